@@ -1,0 +1,1 @@
+"""barcast: leak-free windows from market bars, and a cached matrix of models by horizons."""

@@ -1,0 +1,151 @@
+"""`barcast`: the shell over the same functions that the pipeline's stages call."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from barcast.errors import BarcastError, ConfigError
+from barcast.paths import Paths, cell_name, find_root
+from barcast.stages._main import explain
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Cached, honest market models."
+)
+Overrides = Annotated[list[str], typer.Option("--set-param", "-S", help="key=value, as in `dvc exp run -S`.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Models × horizons on triple-barrier labels: train, compare, track."""
+    if debug:
+        os.environ["BARCAST_DEBUG"] = "1"
+
+
+@app.command()
+def models(family: Annotated[str | None, typer.Option(help="Only this family.")] = None) -> None:
+    """List the models that a matrix can hold."""
+    from barcast.models.registry import ModelRegistry
+
+    table = Table("model", "family", "what it is", "GPU")
+    for name in ModelRegistry.list_models(family):
+        known = ModelRegistry.get_metadata(name)
+        table.add_row(known.name, known.family, known.description, "needed" if known.requires_gpu else "")
+    Console().print(table)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A name that `barcast models` lists.")],
+    horizon: Annotated[int, typer.Option(help="Bars ahead, one of `horizons` in params.yaml.")],
+) -> None:
+    """Train and evaluate one cell through DVC: at once from the cache when nothing changed."""
+    from barcast.params import load_params
+
+    root = find_root()
+    params = load_params(root / "params.yaml")
+    if (model, horizon) not in params.cells():
+        raise ConfigError(
+            f"params.yaml: {cell_name(model, horizon)} is not in the matrix; "
+            f"models: {', '.join(params.models)}; horizons: {', '.join(map(str, params.horizons))}"
+        )
+    _dvc(root, "repro", f"evaluate@{model}-{horizon}")
+
+
+@app.command()
+def run(
+    set_param: Overrides,
+    queue: Annotated[bool, typer.Option(help="Queue it; `dvc queue start -j 2` runs the queue.")] = False,
+    name: Annotated[str | None, typer.Option(help="The experiment's name.")] = None,
+) -> None:
+    """`dvc exp run` with every override checked first, and the nearest key named for one that is unknown."""
+    from barcast.overrides import check_overrides
+
+    root = find_root()
+    check_overrides(root / "params.yaml", set_param)
+    named = ["--name", name] if name else []
+    _dvc(root, "exp", "run", *named, *(["--queue"] if queue else []), *(f"-S={item}" for item in set_param))
+
+
+@app.command()
+def leaderboard(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
+) -> None:
+    """Show every cell, ranked by validation log-loss, with test beside it."""
+    from barcast.evaluation.leaderboard import load_leaderboard, render_markdown, render_terminal
+
+    report = Paths(find_root()).report
+    board = load_leaderboard(report)
+    if as_json:
+        print(json.dumps(board.to_dict(), indent=2))
+    elif as_markdown:
+        print(render_markdown(board))
+    else:
+        render_terminal(board, Console(width=None if sys.stdout.isatty() else 120))
+        print(f"report: {report / 'index.html'}")
+
+
+@app.command()
+def sync() -> None:
+    """Make every finished cell appear in MLflow, once; also those restored from DVC's cache."""
+    from barcast import tracking
+    from barcast.params import load_params
+
+    paths = Paths(find_root())
+    cells = [cell_name(model, horizon) for model, horizon in load_params(paths.params).cells()]
+    report = tracking.sync(paths, cells)
+    print(f"MLflow at {tracking.store_uri(paths)}")
+    for outcome, names in asdict(report).items():
+        if names:
+            print(f"{outcome}: {', '.join(names)}")
+    if report.unfinished:
+        print("unfinished cells have no result yet; run `dvc repro` first")
+
+
+@app.command()
+def doctor() -> None:
+    """Check environment, parameters, data and lock; say how to mend what is wrong."""
+    from barcast.doctor import examine
+
+    findings = examine(Paths(find_root()))
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject}: {finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    """Run DVC of this environment, its output and its exit code passed on."""
+    tools = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
+    status = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=False)
+    if status.returncode:
+        raise typer.Exit(status.returncode)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line and exit code 1."""
+    try:
+        app()
+    except (BarcastError, OSError) as error:
+        line = explain(error)
+        if line is None or os.environ.get("BARCAST_DEBUG") == "1":
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

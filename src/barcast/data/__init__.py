@@ -1,0 +1,1 @@
+"""Market bars in, leak-free windows out."""

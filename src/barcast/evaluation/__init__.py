@@ -1,0 +1,1 @@
+"""Metrics, trading results, calibration, and the report."""

@@ -1,0 +1,40 @@
+"""One cell's plots as small CSV files that `dvc plots` draws and that the report page reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from barcast.evaluation.evaluator import Evaluation
+from barcast.evaluation.metrics import CLASS_NAMES
+
+EQUITY_POINTS = 500
+TOP_FEATURES = 50
+
+
+def write_plots(folder: Path, evaluations: dict[str, Evaluation], importance: pd.DataFrame) -> None:
+    """Write `{split}_confusion.csv` (one row a window: actual, predicted), `{split}_reliability.csv`,
+    `{split}_equity.csv` (at most 500 points) and `importance.csv` (the top 50)."""
+    for split, evaluation in evaluations.items():
+        _write(confusion(evaluation), folder / f"{split}_confusion.csv")
+        _write(evaluation.reliability, folder / f"{split}_reliability.csv")
+        _write(thin(evaluation.equity), folder / f"{split}_equity.csv")
+    _write(importance.head(TOP_FEATURES), folder / "importance.csv")
+
+
+def confusion(evaluation: Evaluation) -> pd.DataFrame:
+    """Columns `actual` and `predicted` (down, flat, up), one row a window: what DVC's confusion template counts."""
+    names = np.asarray(CLASS_NAMES)
+    return pd.DataFrame({"actual": names[evaluation.y + 1], "predicted": names[evaluation.output.predictions + 1]})
+
+
+def thin(frame: pd.DataFrame, points: int = EQUITY_POINTS) -> pd.DataFrame:
+    """At most `points` rows, evenly chosen; the first and the last are always among them."""
+    chosen = np.unique(np.linspace(0, len(frame) - 1, min(points, len(frame))).round().astype(np.int64))
+    return frame.iloc[chosen]
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_csv(path, index=False, lineterminator="\n")

@@ -1,0 +1,1 @@
+"""One file a model, all behind `BaseModel` and found through `ModelRegistry`."""

@@ -1,0 +1,189 @@
+"""CatBoost (Prokhorenkova et al. 2018), symmetric trees on columns cut out of the base rows."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from barcast.data.windows import FloatArray, IntArray, Windows
+from barcast.models._gbdt import (
+    Bins,
+    BoosterModel,
+    Count,
+    Depth,
+    Fraction,
+    Labelled,
+    NonNegative,
+    RoundWatch,
+)
+from barcast.models._lags import FlatTable, Lags, Spans
+from barcast.models.base import EarlyStoppingConfig
+from barcast.models.registry import ModelRegistry
+
+_VOLATILE = ("train_finish_time", "model_guid")  # metadata that differs from one fit to the next
+_DENSEST = 4  # a float takes the room of so many bin numbers
+
+
+class CatBoostConfig(EarlyStoppingConfig):
+    """`model.catboost` of params.yaml."""
+
+    learning_rate: Fraction
+    max_rounds: Count
+    max_depth: Depth
+    max_bins: Bins
+    colsample: Fraction
+    subsample: Fraction
+    lags: Lags
+    spans: Spans
+    reg_lambda: NonNegative
+    random_strength: NonNegative
+
+
+@ModelRegistry.register("catboost", family="gbdt", description="CatBoost, symmetric trees")
+class CatBoostModel(BoosterModel):
+    """Softmax boosting with plain (not ordered) boosting; held as bin numbers while it learns."""
+
+    config_class = CatBoostConfig
+    _booster: Any
+
+    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, watch: RoundWatch) -> None:
+        import catboost
+
+        report = _Report(watch)
+        with tempfile.TemporaryDirectory() as folder:
+            borders = Path(folder) / "borders.tsv"
+            self._write_borders(bins, borders)
+            pools = [self._pool(data, borders) for data in (train, val)]
+        booster = catboost.CatBoost(self._parameters())
+        booster.fit(pools[0], eval_set=pools[1], use_best_model=False, callbacks=[report])
+        if report.error:
+            raise report.error
+        booster.shrink(watch.kept)
+        metadata = booster.get_metadata()
+        for key in _VOLATILE:
+            del metadata[key]
+        self._booster = booster
+
+    def _parameters(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "loss_function": "MultiClass",
+            "classes_count": len(self._classes.present),
+            "boosting_type": "Plain",
+            "bootstrap_type": "Bernoulli",
+            "allow_writing_files": False,
+            "logging_level": "Silent",
+            "random_seed": config.random_seed,
+            "thread_count": config.threads,
+            "learning_rate": config.learning_rate,
+            "iterations": config.max_rounds,
+            "depth": config.max_depth,
+            "border_count": config.max_bins - 1,
+            "rsm": config.colsample,
+            "subsample": config.subsample,
+            "l2_leaf_reg": config.reg_lambda,
+            "random_strength": config.random_strength,
+        }
+
+    def _write_borders(self, bins: FloatArray, target: Path) -> None:
+        import catboost
+
+        pool = catboost.Pool(bins, thread_count=self.config.threads)
+        pool.quantize(border_count=self.config.max_bins - 1)
+        pool.save_quantization_borders(str(target))
+
+    def _pool(self, data: Labelled, borders: Path) -> Any:
+        """The windows as bin numbers. CatBoost takes no stream, but it does take columns that lie in memory
+        already; so the flattened windows are cut out of the base rows where their ends allow it."""
+        import catboost
+
+        grid = WindowGrid.of(data.table.windows) if isinstance(data.table, FlatTable) else None
+        table = data.table[:] if grid is None else grid.columns()
+        rows = np.arange(len(data.y)) if grid is None else grid.rows
+        y, weight = np.zeros(len(table), np.int64), np.zeros(len(table), np.float32)
+        y[rows], weight[rows] = data.y, data.weight
+        pool = catboost.Pool(table, y, weight=weight, thread_count=self.config.threads)
+        pool.quantize(input_borders=str(borders))
+        return pool if np.array_equal(rows, np.arange(len(table))) else pool.slice(rows)
+
+    def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
+        answer: npt.NDArray[np.floating] = self._booster.predict(
+            block, prediction_type="Probability", thread_count=self.config.threads
+        )
+        return answer
+
+    def _gains(self) -> npt.NDArray[np.floating]:
+        gains: npt.NDArray[np.floating] = self._booster.get_feature_importance()
+        return gains
+
+    def _save_booster(self, folder: Path) -> None:
+        self._booster.save_model(str(folder / "booster.cbm"))
+
+    def _load_booster(self, folder: Path) -> None:
+        import catboost
+
+        self._booster = catboost.CatBoost().load_model(str(folder / "booster.cbm"))
+
+
+class _Report:
+    """Hands each round's losses to `watch`, and stops where it says so, or where it raised an error.
+
+    CatBoost would turn the error into one of its own, with the traceback as its message.
+    """
+
+    def __init__(self, watch: RoundWatch) -> None:
+        self._watch = watch
+        self.error: BaseException | None = None
+
+    def after_iteration(self, info: Any) -> bool:
+        losses = (info.metrics[name]["MultiClass"][-1] for name in ("learn", "validation"))
+        try:
+            return not self._watch.after_round(*losses)
+        except BaseException as error:  # noqa: BLE001 - raised again after the fit
+            self.error = error
+            return False
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Evenly spaced windows, `rows` of which are the ones asked for (the others lie across gaps or symbols).
+
+    Neighbouring windows of a grid are `step` base rows apart, so the column of feature j at bar k is every
+    `step`-th value of base column j from some row on. One copy of the base columns, cut into its residues by
+    `step`, holds each of the L*F columns as a contiguous slice.
+    """
+
+    base: FloatArray  # [B, F], from the first window's first bar to the last window's last
+    step: int
+    count: int
+    seq_len: int
+    rows: IntArray  # [N]
+
+    @classmethod
+    def of(cls, windows: Windows) -> WindowGrid | None:
+        """The coarsest grid under the windows; None where flattening them takes less room, or some repeat."""
+        ends = np.unique(windows.ends)
+        if len(ends) < max(2, len(windows)):
+            return None
+        step = int(np.gcd.reduce(np.diff(ends)))
+        count = int(ends[-1] - ends[0]) // step + 1
+        if count > _DENSEST * len(windows):
+            return None
+        base = windows.rows[ends[0] - windows.seq_len + 1 : ends[-1] + 1]
+        return cls(base, step, count, windows.seq_len, (windows.ends - ends[0]) // step)
+
+    def columns(self) -> pd.DataFrame:
+        """`[count, L*F]`, each column a view into one of the residues."""
+        residues = [np.ascontiguousarray(self.base[r :: self.step].T) for r in range(min(self.step, self.seq_len))]
+        columns = (
+            values[bar // self.step : bar // self.step + self.count]
+            for bar in range(self.seq_len)
+            for values in residues[bar % self.step]
+        )
+        return pd.DataFrame(dict(enumerate(columns)), copy=False)

@@ -1,0 +1,53 @@
+"""The class frequencies of the train labels: what a model must beat to have learnt anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from barcast.data.windows import Windows
+from barcast.files import read_json, write_json
+from barcast.models._classes import weighted_log_loss
+from barcast.models.base import CLASSES, BaseModel, Labels, Log, Probabilities, log_loss
+from barcast.models.registry import ModelRegistry
+
+
+@ModelRegistry.register("prior", family="baseline", description="class frequencies of the train labels")
+class Prior(BaseModel):
+    """Answers every window with the weighted class frequencies of the train split.
+
+    They are Laplace-smoothed (one more window of each class), so that a class which the train split lacks
+    costs a finite log-loss. Weights are brought to mean 1 over the windows that weigh anything: frequencies
+    depend on their ratios alone.
+    """
+
+    _frequencies: npt.NDArray[np.float64]
+
+    def _fit(
+        self,
+        X_train: Windows,
+        y_train: Labels,
+        X_val: Windows,
+        y_val: Labels,
+        weight: npt.NDArray[np.float32],
+        log: Log,
+    ) -> None:
+        weight64 = weight.astype(np.float64)
+        counts = np.bincount(y_train + 1, weight64, len(CLASSES)) * np.count_nonzero(weight) / weight64.sum()
+        self._frequencies = (counts + 1) / (counts.sum() + len(CLASSES))
+        train_loss = weighted_log_loss(self._answer(len(y_train)), y_train, weight)
+        log({"train_log_loss": train_loss, "val_log_loss": log_loss(self._answer(len(y_val)), y_val)}, 0)
+
+    def _predict_proba(self, X: Windows) -> Probabilities:
+        return self._answer(len(X))
+
+    def _answer(self, count: int) -> Probabilities:
+        return np.tile(self._frequencies, (count, 1))  # [3] -> [N, 3]
+
+    def _save(self, folder: Path) -> None:
+        write_json(folder / "frequencies.json", {"frequencies": self._frequencies.tolist()})
+
+    def _load(self, folder: Path) -> None:
+        self._frequencies = np.asarray(read_json(folder / "frequencies.json")["frequencies"])

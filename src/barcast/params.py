@@ -1,0 +1,144 @@
+"""The whole of `params.yaml`: every section's schema put together, and each cell's hyperparameters resolved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from barcast.config import Section, load_yaml, unknown_key, validate
+from barcast.data.labels import LabelConfig
+from barcast.data.splits import SplitConfig
+from barcast.data.windows import WindowConfig
+from barcast.errors import ConfigError, ModelError
+from barcast.evaluation.evaluator import EvaluateConfig
+from barcast.models.base import ModelConfig
+from barcast.models.registry import ModelRegistry
+from barcast.stages.audit import AuditedDataConfig
+
+_HORIZON_BLOCK = re.compile(r"h\d+")
+_GIVEN = {"model_name", "model_family", "horizon", "random_seed"}  # filled in, not set by the user
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    repeated = [value for position, value in enumerate(values) if value in values[:position]]
+    if repeated:
+        raise ValueError(f"each entry once; {repeated[0]!r} stands twice")
+    return values
+
+
+class CompareSection(Section):
+    """`compare:` of params.yaml."""
+
+    reference: str
+
+
+class Params(Section):
+    """All of params.yaml. `model` stays plain here; `resolve_model` gives each cell its own."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    symbols: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+    horizons: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_unique)]
+    models: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+    data: AuditedDataConfig
+    label: LabelConfig
+    split: SplitConfig
+    window: WindowConfig
+    model: dict[str, Any]
+    evaluate: EvaluateConfig
+    compare: CompareSection
+
+    @model_validator(mode="after")
+    def _purge_covers_labels(self) -> Params:
+        reach = self.label.longest_reach()
+        if self.data.source == "bars" and self.split.purge_bars < reach:
+            raise ValueError(f"split.purge_bars ≥ {reach}, the longest label reach, got {self.split.purge_bars}")
+        return self
+
+    def cells(self) -> Iterator[tuple[str, int]]:
+        """Every (model, horizon) of the matrix, in the order of `models` and `horizons`."""
+        for model in self.models:
+            for horizon in self.horizons:
+                yield model, horizon
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml, every model's block included, also of models outside the matrix.
+
+    Raises:
+        ConfigError: naming file, key, value, what is allowed, and the closest known key.
+    """
+    content = load_yaml(path)
+    params = validate(Params, content, path)
+    for position, name in enumerate(params.models):
+        try:
+            ModelRegistry.get_metadata(name)
+        except ModelError as error:
+            raise ConfigError(f"{path}: models[{position}]: {error}") from None
+    if params.data.source == "bars":
+        params.label.check(params.symbols, params.horizons)
+    _check_model_keys(params.model, path)
+    for name in ModelRegistry.list_models():
+        for horizon in params.horizons:
+            resolve_model(params, name, horizon, path)
+    return params
+
+
+def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelConfig:
+    """The hyperparameters of one cell: shared values, over them the model's block, over it its `h{n}` block.
+
+    A null says nothing: what stands in the layer below holds.
+
+    Raises:
+        ConfigError: a value is missing, of the wrong type or out of range; names the key that set it.
+    """
+    metadata = ModelRegistry.get_metadata(name)
+    config_class = metadata.model_class.config_class
+    block = params.model.get(name) or {}
+    layers = (("model", params.model), (f"model.{name}", block), (f"model.{name}.h{horizon}", _of(block, horizon)))
+    values: dict[str, Any] = {
+        "model_name": name,
+        "model_family": metadata.family,
+        "horizon": horizon,
+        "random_seed": params.seed,
+    }
+    keys: dict[str, str] = {}
+    for field in config_class.model_fields:
+        for prefix, layer in layers:
+            if layer.get(field) is not None and field not in _GIVEN:
+                values[field], keys[field] = layer[field], f"{prefix}.{field}"
+    return validate(config_class, values, file, f"model.{name}", keys)
+
+
+def _of(block: Mapping[str, Any], horizon: int) -> Mapping[str, Any]:
+    return block.get(f"h{horizon}") or {}
+
+
+def _check_model_keys(model: Mapping[str, Any], file: Path) -> None:
+    """Every key of `model:` must be one that some model reads, and every key of a block one that its model reads."""
+    fields = {name: _fields(name) for name in ModelRegistry.list_models()}
+    shared = set().union(*fields.values())
+    for key, value in model.items():
+        if key not in fields:
+            if key not in shared:
+                raise ConfigError(unknown_key(str(file), f"model.{key}", key, shared | set(fields)))
+            continue
+        _check_block(value, f"model.{key}", fields[key], file)
+        for inner, block in (value or {}).items():
+            if _HORIZON_BLOCK.fullmatch(inner):
+                _check_block(block, f"model.{key}.{inner}", fields[key], file, nested=False)
+
+
+def _check_block(block: Any, prefix: str, fields: set[str], file: Path, nested: bool = True) -> None:
+    if block is not None and not isinstance(block, dict):
+        raise ConfigError(f"{file}: {prefix} = {block!r}: expected a block of keys")
+    for key in block or {}:
+        if key not in fields and not (nested and _HORIZON_BLOCK.fullmatch(key)):
+            raise ConfigError(unknown_key(str(file), f"{prefix}.{key}", key, fields))
+
+
+def _fields(name: str) -> set[str]:
+    return set(ModelRegistry.get_metadata(name).model_class.config_class.model_fields) - _GIVEN

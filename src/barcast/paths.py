@@ -1,0 +1,96 @@
+"""Where every file of a barcast repository lies; the only place that spells the layout."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from barcast.errors import ConfigError
+
+SPLITS = ("train", "val", "test")
+
+
+def cell_name(model: str, horizon: int) -> str:
+    """`xgboost_h5`: the name of one cell of the matrix, in file names and in the tracker."""
+    return f"{model}_h{horizon}"
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The folder with `dvc.yaml`, at or above `start` (default: the working directory).
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise ConfigError(f"{start}: no dvc.yaml here or above; run barcast inside its repository")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of the repository at `root`. Stages use `Paths()`: DVC runs them at the root."""
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def specs(self) -> Path:
+        return self.root / "experiments/specs"
+
+    def spec(self, name: str) -> Path:
+        """The spec of a stage (`prepare`) or of a cell (`xgboost_h5`)."""
+        return self.specs / f"{name}.yaml"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "data/splits/scaled"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "experiments/audit.json"
+
+    @property
+    def windows(self) -> Path:
+        return self.root / "data/windows"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "experiments/runs"
+
+    def run(self, cell: str) -> Path:
+        """The folder of one cell: checkpoints, live, predictions, metrics, plots."""
+        return self.runs / cell
+
+    def checkpoint(self, cell: str) -> Path:
+        return self.run(cell) / "checkpoints/model"
+
+    def live(self, cell: str) -> Path:
+        return self.run(cell) / "live"
+
+    def predictions(self, cell: str, split: str) -> Path:
+        return self.run(cell) / f"predictions/{split}_predictions.parquet"
+
+    def cell_metrics(self, cell: str) -> Path:
+        return self.run(cell) / "metrics/metrics.json"
+
+    def plots(self, cell: str) -> Path:
+        return self.run(cell) / "plots"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "experiments/metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "experiments/report"
+
+    @property
+    def store(self) -> Path:
+        """The MLflow store: of the real repository, also inside a queued experiment's temporary copy."""
+        return Path(os.environ.get("DVC_ROOT", self.root)).resolve() / "experiments/mlflow"

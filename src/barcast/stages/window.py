@@ -1,0 +1,87 @@
+"""`window`: base rows, window ends and labels, laid out to be memory-mapped.
+
+data/windows/{train,val,test}/rows.npy      [R, F] float32, sorted by symbol and time
+                              ends.npy      [N] int64, the row of each window's last bar
+                              index.parquet [R] datetime, symbol, close
+                              columns.json  names of the F features, seq_len
+data/windows/labels/{split}_h{n}.npy        [R] records: known, label, sample_weight
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from barcast.config import Section, load_yaml, validate
+from barcast.data.splits import feature_columns
+from barcast.data.windows import WindowConfig, pack_labels, window_ends
+from barcast.errors import DataError
+from barcast.files import atomic_dir, write_json
+from barcast.paths import SPLITS, Paths
+from barcast.stages._main import run_stage
+
+
+class WindowStageConfig(Section):
+    """What `experiments/specs/window.yaml` holds."""
+
+    horizons: list[Annotated[int, Field(ge=1)]]
+    window: WindowConfig
+
+
+def write_windows(config: WindowStageConfig, paths: Paths) -> None:
+    """Lay out every split.
+
+    Raises:
+        DataError: a split holds no whole window.
+    """
+    with atomic_dir(paths.windows) as folder:
+        for split in SPLITS:
+            frame = pd.read_parquet(paths.splits / f"{split}_scaled.parquet")
+            count = _write_split(frame, split, config.window, folder)
+            _write_labels(frame, split, config.horizons, folder)
+            print(f"{split}: {count:,} windows of {config.window.seq_len} bars over {len(frame):,} rows")
+
+
+def _write_split(frame: pd.DataFrame, split: str, config: WindowConfig, folder: Path) -> int:
+    target = folder / split
+    target.mkdir()
+    features = feature_columns(frame.columns)
+    codes, _ = pd.factorize(frame["symbol"])
+    times = frame["datetime"].dt.as_unit("ns").astype("int64").to_numpy()
+    ends = window_ends(codes, times, config.seq_len, config.max_gap_ns)
+    if split == "train":  # on one grid of rows, so that lagged columns of thinned windows are evenly spaced
+        ends = ends[ends % config.train_stride == 0]
+    if len(ends) == 0:
+        raise DataError(
+            f"{split}: no run of {config.seq_len} bars without a gap above {config.max_gap}; "
+            "lower window.seq_len or raise window.max_gap"
+        )
+    rows = np.ascontiguousarray(frame[features].to_numpy(np.float32))  # [R, F]
+    np.save(target / "rows.npy", rows)
+    np.save(target / "ends.npy", ends)
+    frame[["datetime", "symbol", "close"]].to_parquet(target / "index.parquet", index=False, compression="zstd")
+    write_json(target / "columns.json", {"features": features, "seq_len": config.seq_len})
+    return len(ends)
+
+
+def _write_labels(frame: pd.DataFrame, split: str, horizons: list[int], folder: Path) -> None:
+    target = folder / "labels"
+    target.mkdir(exist_ok=True)
+    for horizon in horizons:
+        packed = pack_labels(frame[f"label_h{horizon}"], frame[f"sample_weight_h{horizon}"])
+        np.save(target / f"{split}_h{horizon}.npy", packed)
+
+
+def main() -> None:
+    """Run the stage in the repository's root."""
+    paths = Paths()
+    spec = load_yaml(paths.spec("window"))
+    write_windows(validate(WindowStageConfig, spec["config"], paths.spec("window"), "config"), paths)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,1 @@
+"""The trainer, its callbacks, and the one torch loop."""

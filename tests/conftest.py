@@ -1,0 +1,42 @@
+"""Fixtures that several test files share."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+# Two tests at once on two cores: more threads than that only get in each other's way.
+for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def committed_params():
+    """The content of the repository's own params.yaml."""
+    return yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+
+
+@pytest.fixture
+def write_params(tmp_path, committed_params):
+    """Write the committed params.yaml with some dotted keys replaced; `...` removes a key."""
+
+    def write(changes=None, folder=tmp_path):
+        content = copy.deepcopy(committed_params)
+        for path, value in (changes or {}).items():
+            *parents, last = path.split(".")
+            level = content
+            for part in parents:
+                level = level.setdefault(part, {})
+            if value is ...:
+                del level[last]
+            else:
+                level[last] = value
+        target = folder / "params.yaml"
+        target.write_text(yaml.safe_dump(content, sort_keys=False))
+        return target
+
+    return write

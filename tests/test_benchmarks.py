@@ -1,0 +1,156 @@
+"""Every benchmark runs at a tiny size and prints its figures as one JSON object; no time is asserted."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+
+TINY = ["--rows", "400", "--features", "4", "--seq-len", "6", "--rounds", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    """Fits that start no process of their own: importing the libraries anew takes longer than everything else."""
+    from benchmarks import _routes, boosting
+
+    monkeypatch.setattr(boosting, "run_once", lambda module, request: _routes.fit(**request))
+
+
+def figures(capsys):
+    """The last line of standard output."""
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_windows_reports_its_ratios(capsys, monkeypatch):
+    from benchmarks import windows
+
+    def stand_ins(peers, folder):  # the peers' environment is not part of the test environment
+        ways = {"barcast": "barcast", "memcpy": "memcpy", "qlib": "memcpy_blocks", "pytorch_forecasting": "memcpy"}
+        start = [sys.executable, "-m", "benchmarks._contestants"]
+        return {name: [*start, way, str(folder)] for name, way in ways.items()}
+
+    monkeypatch.setattr(windows, "commands", stand_ins)
+    small = ["--rows", "300", "--features", "3", "--seq-len", "6", "--rounds", "2", "--seconds", "0.001"]
+    windows.main([*small, "--batch", "8", "32", "--peers", sys.executable])
+    found = figures(capsys)
+    for key in ("vs_qlib", "vs_pytorch_forecasting", "vs_memcpy", "rss_ratio"):
+        assert found[key] > 0
+    assert found["details"]["barcast"]["windows_a_second"].keys() == {"8", "32"}
+    assert found["vs_qlib"] == min(found["details"]["qlib"]["ratio"].values())
+    assert found["base_rows_mib"] == pytest.approx(300 * 3 * 4 / 2**20, rel=1e-3)
+
+
+def test_windows_says_how_to_get_the_peers(capsys):
+    from benchmarks import windows
+
+    with pytest.raises(SystemExit) as stopped:
+        windows.main(["--peers", "build/nobody/bin/python"])
+    assert stopped.value.code == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "build/nobody/bin/python: no such Python; make the peers' environment" in said.err
+    assert "build/peers/bin/pip install" in (REPOSITORY / "benchmarks/README.md").read_text()
+
+
+def test_a_contestant_that_serves_other_windows_is_found_out(tmp_path):
+    from benchmarks._contestants import Barcast
+    from benchmarks.windows import write_split
+
+    write_split(tmp_path, "train", 60, 2, 5)
+    way = Barcast(tmp_path, "train")
+    way.build()
+    way.verify()
+    with pytest.raises(RuntimeError, match="Barcast serves other windows than the files hold"):
+        way.check(way.data.X[np.arange(20)], way.ends()[1:21])
+
+
+def test_a_worker_that_dies_says_why(tmp_path):
+    from benchmarks._measure import worker
+
+    command = [sys.executable, "-m", "benchmarks._contestants", "barcast", str(tmp_path)]
+    with worker(command) as ask, pytest.raises(RuntimeError, match=r"FileNotFoundError.*columns\.json"):
+        ask(do="build")
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_boosting_compares_the_routes(capsys):
+    from benchmarks import boosting
+
+    boosting.main([*TINY, "--max-bins", "16"])
+    found = figures(capsys)
+    assert found["rss_ratio"] > 0
+    assert found["lag_list_seconds_ratio"] > 0
+    routes = found["models"]["xgboost"]["routes"]
+    assert found["log_loss_difference"] == pytest.approx(
+        routes["streamed"]["log_loss"] - routes["xgboost_dense"]["log_loss"], abs=1e-6
+    )
+    assert routes["streamed"]["log_loss"] < routes["streamed"]["prior_log_loss"]
+    assert routes["streamed"]["rounds"] == 2
+
+
+@pytest.mark.parametrize("model", ["lightgbm", "catboost"])
+def test_the_other_boosters_have_a_dense_route(model, tmp_path):
+    from benchmarks import boosting
+    from benchmarks._routes import fit
+
+    asked = boosting.options([*TINY, "--max-bins", "16"])
+    folder = boosting.write_data(tmp_path, asked)
+    found = fit(f"{model}_dense", model, str(folder), boosting.HORIZON, boosting.settings(asked), "test")
+    assert found["rounds"] == 2
+    assert found["log_loss"] < found["prior_log_loss"]
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_lags_scores_every_case(capsys):
+    from benchmarks import lags
+
+    lags.main([*TINY, "--horizons"])
+    found = figures(capsys)
+    for case in ("planted_at_listed_lags", "planted_at_unlisted_lags"):
+        assert {"prior", "all", "list", "list_and_spans"} <= found[case].keys()
+
+
+def test_lags_asks_for_the_window_files(capsys):
+    from benchmarks import lags
+
+    with pytest.raises(SystemExit):
+        lags.main(["--windows", "build/nowhere"])
+    assert "build/nowhere: no window files; run `dvc repro window`" in capsys.readouterr().err
+
+
+def test_prepare_reports_seconds_and_memory(capsys):
+    from benchmarks import prepare
+
+    prepare.main(["--bars", "12000"])  # in a process of its own, as at full size
+    found = figures(capsys)
+    assert found["seconds"] > 0
+    assert 0.01 < found["peak_rss_gb"] < 6
+
+
+def test_all_of_them_write_their_results(tmp_path, monkeypatch, capsys):
+    from benchmarks import __main__ as everything
+
+    lines = {"windows": 'noise\n{"a": 1}\n', "prepare": '{"b": 2}\n'}
+
+    def run(command, **_):
+        name = command[-1].removeprefix("benchmarks.")
+        return subprocess.CompletedProcess(command, 0 if name in lines else 1, lines.get(name, ""))
+
+    monkeypatch.setattr(everything.subprocess, "run", run)
+    monkeypatch.setattr(everything, "RESULTS", tmp_path)
+    assert everything.main(["windows", "lags", "prepare"]) == 1
+    assert {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()} == {
+        "windows.json": {"a": 1},
+        "prepare.json": {"b": 2},
+    }
+    assert "failed: lags" in capsys.readouterr().err

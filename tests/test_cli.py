@@ -1,0 +1,158 @@
+"""The small command line: what it prints, and how it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from _cells import register_stubs, train_prior, train_stub, write_windows
+from barcast import cli
+from barcast.config import validate
+from barcast.doctor import examine
+from barcast.evaluation.evaluator import EvaluateConfig
+from barcast.paths import Paths
+from barcast.stages.compare import CompareConfig, compare
+from barcast.stages.evaluate import evaluate
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def barcast(tmp_path, monkeypatch, capsys):
+    """Run one command in an almost empty repository; answers (exit code, standard output, standard error)."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BARCAST_DEBUG", "0")  # also puts back what `--debug` sets
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["barcast", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    register_stubs(monkeypatch, "stub")
+    paths = Paths(tmp_path)
+    write_windows(paths)
+    train_prior(paths, 5)
+    train_stub(paths, "stub", 5, sharpness=1.0)
+    for model in ("prior", "stub"):
+        evaluate(model, 5, EvaluateConfig(cost_bps=1.0, calibration_bins=5), paths)
+    cells = [{"model": model, "horizon": 5} for model in ("prior", "stub")]
+    compare(validate(CompareConfig, {"cells": cells, "reference": "prior"}, "compare.yaml"), paths)
+
+
+def test_models_lists_every_model_with_its_family(barcast):
+    code, out, _ = barcast("models")
+    assert code == 0
+    for word in ("xgboost", "lightgbm", "catboost", "logistic", "prior", "gbdt", "baseline"):
+        assert word in out
+    assert "xgboost" not in barcast("models", "--family", "linear")[1]
+
+
+def test_outside_a_repository_it_says_so_in_one_line(barcast, tmp_path):
+    (tmp_path / "dvc.yaml").unlink()
+    code, out, err = barcast("leaderboard")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert "no dvc.yaml here or above; run barcast inside its repository" in err
+    assert err.count("\n") == 1
+
+
+def test_train_refuses_a_cell_outside_the_matrix(barcast, write_params):
+    write_params({"models": ["prior"], "horizons": [5]})
+    code, _, err = barcast("train", "xgboost", "--horizon", "5")
+    assert code == 1
+    assert "xgboost_h5 is not in the matrix; models: prior; horizons: 5" in err
+
+
+def test_train_hands_the_cell_to_dvc_and_its_failure_on(barcast, write_params):
+    write_params()
+    code, _, _ = barcast("train", "xgboost", "--horizon", "5")
+    assert code != 0  # the empty dvc.yaml has no such stage
+
+
+def test_leaderboard_in_three_forms(barcast, compared):
+    code, out, _ = barcast("leaderboard")
+    assert code == 0
+    assert "stub" in out
+    assert out.rstrip().endswith("experiments/report/index.html")
+    board = json.loads(barcast("leaderboard", "--json")[1])
+    assert {row["model"] for row in board["horizons"]["h5"]} == {"prior", "stub"}
+    assert "| stub |" in barcast("leaderboard", "--md")[1]
+
+
+def test_leaderboard_before_any_run_says_what_to_do(barcast):
+    code, _, err = barcast("leaderboard")
+    assert code == 1
+    assert "dvc repro" in err
+
+
+def test_debug_shows_the_traceback(barcast):
+    from barcast.errors import BarcastError
+
+    with pytest.raises(BarcastError):
+        barcast("--debug", "leaderboard")
+
+
+def findings(root):
+    return {finding.subject: finding for finding in examine(Paths(root))}
+
+
+@pytest.fixture
+def sound(tmp_path, write_params):
+    """A repository with sound parameters, libraries and data, but without DVC."""
+    write_params({"model.threads": 1})
+    shutil.copy(REPOSITORY / "requirements.lock", tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "data/raw/bars.parquet", tmp_path / "data/raw")
+    return tmp_path
+
+
+def test_doctor_finds_what_is_sound(sound):
+    found = findings(sound)
+    assert {name for name, finding in found.items() if finding.ok} >= {"python", "params", "threads", "data"}
+    assert "70,030 bars of BTC, ETH" in found["data"].text
+    assert not found["lock"].ok
+    assert "run `dvc repro`" in found["lock"].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "text"),
+    [
+        ({"model.max_dept": 3}, "params", "did you mean 'max_depth'"),
+        ({"model.threads": 4096}, "threads", "model.threads = 4096 on"),
+        ({"data.path": "data/none.parquet"}, "data", "data/none.parquet is missing; set data.path"),
+        ({"symbols": ["BTC", "DOGE"]}, "data", "DOGE"),
+        ({"data.source": "splits", "data.path": "data"}, "data", "data lacks train_scaled.parquet"),
+    ],
+)
+def test_doctor_says_what_to_mend(sound, write_params, changes, subject, text):
+    write_params({"model.threads": 1, **changes})
+    finding = findings(sound)[subject]
+    assert not finding.ok
+    assert text in finding.text
+
+
+def test_doctor_names_libraries_that_differ_from_the_lock(sound):
+    (sound / "requirements.lock").write_text("# pins\nnumpy==1.0\nno-such-library==2\n")
+    finding = findings(sound)["libraries"]
+    assert not finding.ok
+    assert "numpy 2." in finding.text
+    assert "no-such-library missing instead of ==2" in finding.text
+    assert "run `pip install -r requirements.lock`" in finding.text
+
+
+def test_doctor_exits_with_1_while_something_is_to_mend(barcast, sound):
+    code, out, _ = barcast("doctor")
+    assert code == 1
+    assert "ok    params: 10 cells" in out
+    assert "MEND  lock: " in out

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from _cells import FEATURES, SEQ_LEN, Stub, register_stubs, train_prior, train_stub, write_windows
+from barcast.config import dump_yaml, validate
+from barcast.data.windows import DatasetConfig, Split, TimeSeriesDataset
+from barcast.errors import ConfigError, DataError, ModelError
+from barcast.evaluation.evaluator import EvaluateConfig, Evaluator
+from barcast.evaluation.metrics import classification_metrics
+from barcast.evaluation.plots import thin
+from barcast.evaluation.trading import backtest
+from barcast.files import read_json
+from barcast.models.base import log_loss
+from barcast.paths import Paths
+from barcast.stages import evaluate as stage
+from barcast.stages.evaluate import evaluate
+
+CONFIG = EvaluateConfig(cost_bps=5.0, calibration_bins=10)
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch) -> Paths:
+    register_stubs(monkeypatch, "leaner")
+    paths = Paths(tmp_path)
+    write_windows(paths)
+    train_stub(paths, "leaner", 5, sharpness=0.5)
+    return paths
+
+
+def split_of(paths: Paths, name: str) -> Split:
+    return TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5)).split(name)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_evaluator_puts_the_scores_and_the_trading_together(paths):
+    split = split_of(paths, "test")
+    model = Stub.load(paths.checkpoint("leaner_h5"))
+    found = Evaluator(model, CONFIG).evaluate(split)
+    p = model.predict_proba(split.X)
+    bars = split.meta.assign(prediction=p.argmax(axis=1) - 1)
+    assert found.metrics == {**classification_metrics(p, split.y, 10), **backtest(bars, 5.0).metrics}
+    assert found.metrics["accuracy"] > 0.5  # the stub's momentum hints at the label
+    assert found.reliability["count"].sum() == len(split.y)
+    assert found.equity["datetime"].tolist() == sorted(split.meta["datetime"].unique())
+
+
+def test_predictions_carry_the_truth_and_the_close(paths):
+    split = split_of(paths, "val")
+    frame = Evaluator(Stub.load(paths.checkpoint("leaner_h5")), CONFIG).evaluate(split).to_dataframe()
+    assert frame["label"].tolist() == split.y.tolist()
+    assert frame["close"].tolist() == split.meta["close"].tolist()
+    assert frame["symbol"].tolist() == split.meta["symbol"].tolist()
+
+
+def test_an_unfitted_model_is_refused(paths):
+    config = {"model_name": "leaner", "model_family": "test", "horizon": 5, "random_seed": 0, "threads": 1}
+    model = Stub(config | {"sharpness": 1.0}, 5, FEATURES)
+    with pytest.raises(ModelError, match="leaner: predict was called before fit"):
+        Evaluator(model, CONFIG).evaluate(split_of(paths, "test"))
+
+
+def test_stage_writes_predictions_metrics_and_plots(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    run = paths.run("leaner_h5")
+    written = contents(run / "predictions") | contents(run / "metrics") | contents(run / "plots")
+    plots = [f"{split}_{kind}.csv" for split in ("val", "test") for kind in ("confusion", "reliability", "equity")]
+    assert sorted(written) == sorted(
+        ["val_predictions.parquet", "test_predictions.parquet", "metrics.json", "importance.csv", *plots]
+    )
+    assert not list(run.rglob(".*")), "a temporary name was left behind"
+    frame = pd.read_parquet(paths.predictions("leaner_h5", "test"))
+    probabilities = ["p_down", "p_flat", "p_up"]
+    columns = ["datetime", "symbol", "horizon", "prediction", *probabilities, "uncertainty", "label", "close"]
+    assert list(frame) == columns
+    assert str(frame["datetime"].dtype.tz) == "UTC"
+    scores = read_json(paths.cell_metrics("leaner_h5"))["test"]
+    assert scores["log_loss"] == log_loss(frame[probabilities].to_numpy(), frame["label"].to_numpy())
+
+
+def test_plots_are_what_dvc_draws(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    plots, frame = paths.plots("leaner_h5"), pd.read_parquet(paths.predictions("leaner_h5", "test"))
+    confusion = pd.read_csv(plots / "test_confusion.csv")
+    names = {-1: "down", 0: "flat", 1: "up"}
+    assert confusion["actual"].tolist() == frame["label"].map(names).tolist()
+    assert confusion["predicted"].tolist() == frame["prediction"].map(names).tolist()
+    assert pd.read_csv(plots / "importance.csv")["importance"].tolist() == [0.7, 0.2, 0.1]
+    assert len(pd.read_csv(plots / "test_reliability.csv")) == 10
+    equity = pd.read_csv(plots / "test_equity.csv")
+    total = read_json(paths.cell_metrics("leaner_h5"))["test"]["total_return"]
+    assert equity["equity"].iloc[-1] - 1 == pytest.approx(total)
+
+
+def test_thinning_keeps_both_ends():
+    frame = pd.DataFrame({"equity": np.arange(10_001)})
+    kept = thin(frame)["equity"].tolist()
+    assert (len(kept), kept[0], kept[-1]) == (500, 0, 10_000)
+    assert max(np.diff(kept)) - min(np.diff(kept)) <= 1
+    assert thin(frame.head(3))["equity"].tolist() == [0, 1, 2]
+
+
+def test_prior_stands_beside_each_cell_and_equals_the_priors_own(paths):
+    train_prior(paths, 5)
+    for model in ("prior", "leaner"):
+        evaluate(model, 5, CONFIG, paths)
+    own, beside = read_json(paths.cell_metrics("prior_h5")), read_json(paths.cell_metrics("leaner_h5"))
+    assert beside["prior"] == own["prior"] == {"val": own["val"], "test": own["test"]}
+    train, test = split_of(paths, "train"), split_of(paths, "test")
+    weights = np.array([train.weight[train.y == label].sum() for label in (-1, 0, 1)], np.float64)
+    expected = log_loss(np.tile(weights / weights.sum(), (len(test.y), 1)), test.y)
+    assert own["test"]["log_loss"] == pytest.approx(expected, rel=1e-3)  # but for the prior's smoothing
+
+
+def test_the_test_split_changes_nothing_on_validation(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    before = read_json(paths.cell_metrics("leaner_h5"))
+    file = paths.windows / "labels/test_h5.npy"
+    labels = np.load(file)
+    labels["label"] *= -1
+    np.save(file, labels)
+    evaluate("leaner", 5, CONFIG, paths)
+    after = read_json(paths.cell_metrics("leaner_h5"))
+    assert (after["val"], after["prior"]["val"]) == (before["val"], before["prior"]["val"])
+    assert after["test"] != before["test"]
+
+
+def test_same_inputs_same_bytes(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    first = contents(paths.run("leaner_h5"))
+    evaluate("leaner", 5, CONFIG, paths)
+    assert contents(paths.run("leaner_h5")) == first
+
+
+def test_metrics_are_strict_json(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    text = paths.cell_metrics("leaner_h5").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["prior"]["test"]
+
+
+def test_a_failure_keeps_the_last_good_folder(paths, monkeypatch):
+    evaluate("leaner", 5, CONFIG, paths)
+    before = contents(paths.run("leaner_h5"))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage, "write_plots", fail)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate("leaner", 5, CONFIG, paths)
+    assert contents(paths.run("leaner_h5")) == before
+
+
+def test_untrained_cell_names_the_command(paths):
+    with pytest.raises(DataError, match=r"checkpoints/model: no trained model; run `dvc repro train@leaner-20` first"):
+        evaluate("leaner", 20, CONFIG, paths)
+
+
+def test_unknown_model_names_the_nearest(paths):
+    with pytest.raises(ModelError, match="unknown model 'leanr'; did you mean 'leaner'"):
+        evaluate("leanr", 5, CONFIG, paths)
+
+
+def test_windows_of_other_features_are_refused(paths):
+    layout = {"features": [*FEATURES[:2], "surprise"], "seq_len": SEQ_LEN}
+    (paths.windows / "test/columns.json").write_text(json.dumps(layout))
+    with pytest.raises(DataError, match=r"test/columns.json: the features are not those that leaner was trained on"):
+        evaluate("leaner", 5, CONFIG, paths)
+
+
+def test_main_reads_its_spec_and_tells_the_tracker(paths, monkeypatch):
+    told = []
+    tracker = SimpleNamespace(log_evaluation=lambda where, cell: told.append((where, cell)))
+    monkeypatch.setitem(sys.modules, "barcast.tracking", tracker)
+    monkeypatch.chdir(paths.root)
+    paths.specs.mkdir(parents=True)
+    paths.spec("evaluate").write_text(dump_yaml({"stage": "evaluate", "config": CONFIG.model_dump()}))
+    stage.main("leaner", "5")
+    assert told == [(Paths(), "leaner_h5")]
+    assert paths.cell_metrics("leaner_h5").is_file()
+
+
+def test_main_refuses_a_horizon_that_is_no_number():
+    with pytest.raises(ConfigError, match="horizon 'five': expected a whole number of bars such as 5"):
+        stage.main("leaner", "five")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cost_bps": -1.0}, r"evaluate.cost_bps = -1.0: expected greater than or equal to 0"),
+        ({"calibration_bins": 0}, r"evaluate.calibration_bins = 0: expected greater than or equal to 1"),
+        ({"cost_bp": 5.0}, r"unknown key 'evaluate.cost_bp'; did you mean 'cost_bps'"),
+    ],
+)
+def test_config_errors(change, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(EvaluateConfig, CONFIG.model_dump() | change, "params.yaml", "evaluate")

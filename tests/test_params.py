@@ -1,0 +1,100 @@
+"""params.yaml as a whole: which value reaches which cell, and what is refused before any training."""
+
+import pytest
+
+from barcast.errors import ConfigError
+from barcast.overrides import check_overrides
+from barcast.params import load_params, resolve_model
+
+
+def resolved(path, model, horizon):
+    return resolve_model(load_params(path), model, horizon, path)
+
+
+def test_the_committed_file_is_valid(write_params):
+    params = load_params(write_params())
+    assert list(params.cells())[:2] == [("prior", 5), ("prior", 20)]
+
+
+def test_a_block_wins_over_the_shared_value_and_a_horizon_over_the_block(write_params):
+    path = write_params(
+        {"model.max_depth": 3, "model.xgboost.max_depth": 4, "model.xgboost.h20": {"max_depth": 5}},
+    )
+    assert resolved(path, "lightgbm", 5).max_depth == 3
+    assert resolved(path, "xgboost", 5).max_depth == 4
+    assert resolved(path, "xgboost", 20).max_depth == 5
+
+
+def test_null_in_a_block_leaves_the_shared_value(write_params):
+    path = write_params({"model.max_depth": 3, "model.xgboost.max_depth": None})
+    assert resolved(path, "xgboost", 5).max_depth == 3
+    with pytest.raises(ConfigError, match=r"key 'model.\w+.max_depth' is missing"):
+        load_params(write_params({"model.max_depth": None}))
+
+
+def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
+    config = resolved(write_params(), "prior", 5)
+    assert not hasattr(config, "max_depth")
+    assert (config.model_name, config.horizon, config.random_seed) == ("prior", 5, 42)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.max_dept": 8}, r"unknown key 'model.max_dept'; did you mean 'max_depth'\?"),
+        ({"model.xgboost.max_dept": 8}, r"unknown key 'model.xgboost.max_dept'; did you mean 'max_depth'\?"),
+        ({"model.prior.max_depth": 8}, r"unknown key 'model.prior.max_depth'"),
+        ({"model.xgbost": {"max_depth": 8}}, r"unknown key 'model.xgbost'; did you mean 'xgboost'\?"),
+        ({"model.xgboost.h5": {"max_dept": 8}}, r"unknown key 'model.xgboost.h5.max_dept'"),
+        ({"model.xgboost": 8}, r"model.xgboost = 8: expected a block of keys"),
+        ({"model.max_depth": "deep"}, r"model.max_depth = 'deep': expected a valid integer"),
+        ({"model.catboost.max_depth": 4.5}, r"model.catboost.max_depth = 4.5: expected a valid integer"),
+        ({"model.xgboost.h20": {"max_depth": "x"}}, r"model.xgboost.h20.max_depth = 'x': expected a valid integer"),
+        ({"model.max_depth": ...}, r"key 'model.\w+.max_depth' is missing"),
+        ({"model.xgboost.random_seed": 1}, r"unknown key 'model.xgboost.random_seed'"),
+        ({"models": ["xgbost"]}, r"models\[0\]: unknown model 'xgbost'; did you mean 'xgboost'\?"),
+        ({"models": ["prior", "prior"]}, r"models = .*: expected each entry once; 'prior' stands twice"),
+        ({"horizons": [7]}, r"params.yaml: .*h7"),
+        ({"label.symbols": {"DOGE": {"h5": {"k_up": 1.0}}}}, r"unknown key 'label.symbols.DOGE'"),
+        ({"symbols": []}, r"symbols = \[\]"),
+        ({"split.purge_bars": 10}, r"split.purge_bars ≥ 20, the longest label reach, got 10"),
+        ({"window.seq_length": 10}, r"unknown key 'window.seq_length'; did you mean 'seq_len'\?"),
+        ({"data.source": "csv"}, r"data.source = 'csv': expected 'bars' or 'splits'"),
+        ({"sed": 3}, r"unknown key 'sed'; did you mean 'seed'\?"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_key_and_remedy(write_params, changes, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load_params(write_params(changes))
+    assert "params.yaml: " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_splits_made_elsewhere_need_no_barriers(write_params):
+    params = load_params(write_params({"data.source": "splits", "horizons": [7], "split.purge_bars": 0}))
+    assert ("xgboost", 7) in params.cells()
+
+
+@pytest.mark.parametrize("overrides", [["model.max_depth=8"], ["model.max_depth=4,6,8", "seed=1"], ["models=[prior]"]])
+def test_good_overrides_pass(write_params, overrides):
+    path = write_params()
+    before = path.read_bytes()
+    check_overrides(path, overrides)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.max_dept=8", r"^params.yaml: unknown key 'model.max_dept'; did you mean 'max_depth'\?$"),
+        ("modle.max_depth=8", r"^params.yaml: unknown key 'modle'; did you mean 'model'\?$"),
+        ("+model.max_dept=8", r"^params.yaml: unknown key 'model.max_dept'; did you mean 'max_depth'\?$"),
+        ("model.max_depth=deep", r"^params.yaml: model.max_depth = 'deep': expected a valid integer"),
+        ("model.max_depth=4,deep", r"^params.yaml: model.max_depth = 'deep': expected a valid integer"),
+        ("model.max_depth", r"expected key=value, such as model.max_depth=8"),
+        ("model.max_depth=[1", r"model.max_depth=\[1: "),
+    ],
+)
+def test_bad_overrides_are_refused_before_anything_runs(write_params, override, message):
+    with pytest.raises(ConfigError, match=message):
+        check_overrides(write_params(), [override])

@@ -1,0 +1,347 @@
+"""The whole pipeline through real DVC and a real MLflow store, on tiny bars, in a repository of its own.
+
+The tests of this file follow one another in one repository: first a full run, then edits to it.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from barcast.data.synthetic import synthetic_bars
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODELS, HORIZON = ["prior", "logistic", "xgboost", "lightgbm"], 5
+TREES, ALL = {"xgboost", "lightgbm"}, set(MODELS)
+SMALL = {
+    "models": MODELS,
+    "horizons": [HORIZON],
+    "symbols": ["AAA", "BBB"],
+    "label.horizons": {
+        "h5": {"k_up": 1.0, "k_down": 1.0, "max_bars": 8},
+        "h20": {"k_up": 2.0, "k_down": 2.0, "max_bars": 10},
+    },
+    "split.purge_bars": 10,
+    "split.embargo_bars": 20,
+    "window.seq_len": 12,
+    "window.train_stride": 1,
+    "model.max_rounds": 4,
+    "model.threads": 1,
+    "model.xgboost.lags": [0, 1, 2],
+    "model.lightgbm.lags": [0, 1, 2],
+    "data.audit.cuts": 1,
+    "data.audit.max_feature_score": 0.95,  # the planted signal is stronger than any market's
+}
+
+
+class Repository:
+    """A barcast repository with its own sources, and what a user types in it."""
+
+    def __init__(self, root):
+        self.root = root
+        tools = str(Path(sys.executable).parent)
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "PYTEST_", "COV_"))},
+            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "src"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "120",
+            "GIT_AUTHOR_NAME": "t",
+            "GIT_AUTHOR_EMAIL": "t@t",
+            "GIT_COMMITTER_NAME": "t",
+            "GIT_COMMITTER_EMAIL": "t@t",
+        }
+
+    def run(self, *command, ok=True):
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        output = done.stdout + done.stderr
+        if ok:
+            assert done.returncode == 0, output
+        else:
+            assert done.returncode != 0, output
+        return output
+
+    def repro(self, *arguments, ok=True):
+        """`dvc repro`; the stages that really ran."""
+        output = self.run("dvc", "repro", *arguments, ok=ok)
+        return set(re.findall(r"Running stage '([^']+)'", output)), output
+
+    def commit(self, message):
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", message)
+
+    def lock(self):
+        return (self.root / "dvc.lock").read_bytes()
+
+    def set(self, **changes):
+        path = self.root / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            level = content
+            for part in parents:
+                level = level.setdefault(part, {})
+            level[last] = value
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def edit(self, name, old, new):
+        path = self.root / "src/barcast" / name
+        assert old in path.read_text(), f"{name} has no {old!r}"
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    def cells_to_train(self):
+        """The models whose cells would train again, once specs and windows have seen the change."""
+        self.run("dvc", "repro", "--quiet", "spec", "window")
+        status = json.loads(self.run("dvc", "status", "--json"))
+        return set(re.findall(r"train@(\w+)-5\b", " ".join(status)))
+
+    def runs(self):
+        """(cell, status) of every MLflow run that is not deleted."""
+        with sqlite3.connect(self.root / "experiments/mlflow/mlflow.db") as store:
+            query = (
+                "select t.value, r.status from runs r join tags t on t.run_uuid = r.run_uuid "
+                "where t.key = 'cell' and r.lifecycle_stage = 'active'"
+            )
+            return sorted(store.execute(query).fetchall())
+
+
+def build(root):
+    for name in ("dvc.yaml", "requirements.lock", "params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    shutil.copytree(REPOSITORY / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    repository = Repository(root)
+    repository.set(**SMALL)
+    (root / "data/raw").mkdir(parents=True)
+    bars = synthetic_bars(["AAA", "BBB"], 900, seed=3, signal=1.0)
+    bars.to_parquet(root / "data/raw/bars.parquet", index=False)
+    repository.run("git", "init", "-q", "-b", "main")
+    repository.run("dvc", "init", "-q")
+    repository.run("dvc", "config", "core.analytics", "false")
+    repository.commit("start")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    repository = build(tmp_path_factory.mktemp("repository"))
+    ran, output = repository.repro()
+    repository.first_run, repository.first_output = ran, output
+    repository.commit("first run")
+    return repository
+
+
+@pytest.fixture
+def edited(repository):
+    """The repository, put back as it was committed when the test ends."""
+    yield repository
+    repository.run("git", "reset", "-q", "--hard")
+    repository.run("dvc", "checkout", "--force", "--quiet")
+
+
+def test_one_command_runs_every_stage_and_leaves_nothing_out_of_date(repository):
+    cells = {f"{stage}@{model}-5" for stage in ("train", "evaluate") for model in MODELS}
+    assert repository.first_run == cells | {"spec", "prepare", "audit", "window", "compare"}
+    assert "up to date" in repository.run("dvc", "status")
+    assert repository.repro()[0] == set()
+    for model in MODELS:
+        assert re.search(rf"{model}_h5: validation log-loss \d\.\d+ in", repository.first_output)
+
+
+def test_every_cell_has_its_files(repository):
+    for model in MODELS:
+        run = repository.root / f"experiments/runs/{model}_h5"
+        metrics = json.loads((run / "metrics/metrics.json").read_text())
+        prior = json.loads((repository.root / "experiments/runs/prior_h5/metrics/metrics.json").read_text())
+        for split in ("val", "test"):
+            predictions = pd.read_parquet(run / f"predictions/{split}_predictions.parquet")
+            assert predictions[["p_down", "p_flat", "p_up"]].sum(axis=1).between(1 - 1e-9, 1 + 1e-9).all()
+            assert len(predictions) > 50
+            assert metrics["prior"][split] == prior[split]
+        assert {p.name for p in run.iterdir()} == {"checkpoints", "live", "metrics", "plots", "predictions"}
+    assert json.loads((repository.root / "experiments/audit.json").read_text())["passed"] is True
+
+
+def test_no_output_holds_a_machine_path(repository):
+    tracked = [*(repository.root / "experiments/runs").rglob("*"), *(repository.root / "experiments/report").rglob("*")]
+    for path in [*tracked, *(repository.root / "data/splits").rglob("*"), repository.root / "dvc.lock"]:
+        if path.is_file():
+            assert str(repository.root).encode() not in path.read_bytes(), path
+
+
+def test_the_trees_find_the_planted_signal(repository):
+    board = {
+        model: json.loads((repository.root / f"experiments/runs/{model}_h5/metrics/metrics.json").read_text())
+        for model in MODELS
+    }
+    for model in TREES:
+        assert board[model]["val"]["log_loss"] < board["prior"]["val"]["log_loss"]
+
+
+def test_metrics_are_few_enough_to_read(repository):
+    shown = repository.run("dvc", "metrics", "show")
+    assert "h5.best" in shown
+    assert "h5.val" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+EDITS = [
+    ("nothing", lambda r: None, set()),
+    ("model.max_depth", lambda r: r.set(**{"model.max_depth": 2}), TREES),
+    ("model.xgboost.max_depth", lambda r: r.set(**{"model.xgboost.max_depth": 2}), {"xgboost"}),
+    ("seed", lambda r: r.set(seed=7), ALL),
+    ("evaluate.cost_bps", lambda r: r.set(**{"evaluate.cost_bps": 1.0}), set()),
+    ("one model's code", lambda r: r.edit("models/xgboost.py", "\nclass ", "\n_X = 1\n\n\nclass "), {"xgboost"}),
+    ("code the boosters share", lambda r: r.edit("models/_gbdt.py", "\nimport ", "\nimport csv\nimport "), TREES),
+    ("code all models share", lambda r: r.edit("models/base.py", "EPSILON = 1e-15", "EPSILON = 1e-14"), ALL),
+    ("a comment and a blank line", lambda r: r.edit("models/base.py", "EPSILON =", "# why\n\nEPSILON ="), set()),
+    ("the tracker's code", lambda r: r.edit("tracking/__init__.py", "__all__", "X = 1\n__all__"), set()),
+    ("evaluation's code", lambda r: r.edit("evaluation/metrics.py", "\ndef ", "\nX = 1\n\n\ndef "), set()),
+    ("a new horizon", lambda r: r.set(horizons=[5, 20]), set()),
+]
+
+
+@pytest.mark.parametrize(("edit", "expected"), [row[1:] for row in EDITS], ids=[row[0] for row in EDITS])
+def test_an_edit_trains_again_just_the_cells_that_it_can_change(edited, edit, expected):
+    edit(edited)
+    assert edited.cells_to_train() == expected
+
+
+def test_an_experiment_runs_only_what_its_override_changes(edited):
+    output = edited.run("dvc", "exp", "run", "--name", "deeper", "-S", "model.xgboost.max_depth=5")
+    ran = set(re.findall(r"Running stage '([^']+)'", output))
+    assert ran == {"spec", "train@xgboost-5", "evaluate@xgboost-5", "compare"}
+    assert "deeper" in edited.run("dvc", "exp", "show", "--only-changed", "--no-pager")
+    diff = edited.run("dvc", "metrics", "diff", "main", "--md").splitlines()
+    assert re.match(r"\| Path +\| Metric +\| main +\| workspace +\| Change", diff[0])
+    assert all("experiments/metrics.json" in line for line in diff[2:] if line)
+    assert max(map(len, diff)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.max_dept=8", "Could not override 'model.max_dept'"),
+        ("+model.max_dept=8", "params.yaml: unknown key 'model.max_dept'; did you mean 'max_depth'?"),
+        ("model.max_depth=deep", "params.yaml: model.max_depth = 'deep': expected a valid integer"),
+    ],
+)
+def test_a_bad_override_is_refused_before_any_training(edited, override, message):
+    output = edited.run("dvc", "exp", "run", "-S", override, ok=False)
+    assert message in output
+    assert "Traceback" not in output
+    assert "Running stage 'train" not in output
+
+
+def test_barcast_run_names_the_nearest_key(edited):
+    output = edited.run("barcast", "run", "-S", "model.max_dept=8", ok=False)
+    assert output == "error: params.yaml: unknown key 'model.max_dept'; did you mean 'max_depth'?\n"
+
+
+def test_running_everything_again_leaves_the_lock_as_it_was(repository):
+    before = repository.lock()
+    ran, _ = repository.repro("--force")
+    assert ran == repository.first_run
+    assert repository.lock() == before
+
+
+@pytest.fixture
+def forgetful(edited):
+    """The repository without its lock and run cache, which is given back when the test ends."""
+    (edited.root / "dvc.lock").unlink()
+    cache = edited.root / ".dvc/cache/runs"
+    cache.rename(cache.with_name("aside"))
+    yield edited
+    shutil.copytree(cache.with_name("aside"), cache, dirs_exist_ok=True)
+    shutil.rmtree(cache.with_name("aside"))
+
+
+def test_killed_in_the_middle_of_a_cell_it_goes_on_from_there(forgetful):
+    targets, started = ("train@prior-5", "train@xgboost-5"), []
+    process = subprocess.Popen(
+        ["dvc", "repro", *targets],
+        cwd=forgetful.root,
+        env=forgetful.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        started += re.findall(r"Running stage '([^']+)'", line)
+        if "train@xgboost-5" in started:
+            time.sleep(1)
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (forgetful.root / "experiments/runs/xgboost_h5/checkpoints/model").exists()
+    ran, _ = forgetful.repro(*targets)
+    assert ran & set(started) == {"train@xgboost-5"}
+    assert ran | set(started) == {"spec", "prepare", "audit", "window", *targets}
+    forgetful.run("git", "checkout", "-q", "dvc.lock")
+    assert "up to date" in forgetful.run("dvc", "status", *targets)
+
+
+def test_every_cell_is_in_mlflow_and_sync_adds_nothing_twice(repository):
+    repository.run("barcast", "sync")
+    runs = repository.runs()
+    finished = {cell for cell, status in runs if status == "FINISHED"}
+    assert finished == {f"{model}_h5" for model in MODELS}
+    repository.run("barcast", "sync")
+    assert repository.runs() == runs
+
+
+def test_a_cell_restored_from_the_cache_appears_in_mlflow_once(edited):
+    shutil.rmtree(edited.root / "experiments/mlflow")
+    (edited.root / "dvc.lock").unlink()
+    ran, output = edited.repro()
+    assert not ran
+    assert output.count("is cached - skipping run") == len(edited.first_run)
+    edited.run("barcast", "sync")
+    edited.run("barcast", "sync")
+    assert edited.runs() == [(cell, "FINISHED") for cell in sorted(f"{model}_h5" for model in MODELS)]
+
+
+def test_training_ends_well_while_mlflow_is_unreachable(edited):
+    edited.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    try:
+        edited.set(seed=11)
+        ran, output = edited.repro("train@prior-5")
+    finally:
+        del edited.environment["MLFLOW_TRACKING_URI"]
+    assert "train@prior-5" in ran
+    assert "barcast sync" in output
+    assert "Traceback" not in output
+
+
+def test_a_failed_audit_stops_the_pipeline(edited):
+    edited.set(**{"data.audit.max_feature_score": 0.501})
+    _, output = edited.repro(ok=False)
+    assert "Running stage 'window'" not in output
+    assert re.search(r"error: .*predicts label_h5", output)
+
+
+def test_queued_experiments_share_the_cache_and_the_store(edited):
+    edited.run("dvc", "exp", "run", "--queue", "-S", "model.xgboost.max_depth=6,7")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # the workers would keep a pipe open
+    subprocess.run(["dvc", "queue", "start", "-j", "2"], cwd=edited.root, env=edited.environment, check=True, **quiet)
+    deadline = time.monotonic() + 150
+    while "Queued" in (status := edited.run("dvc", "queue", "status")) or "Running" in status:
+        assert time.monotonic() < deadline, status
+        time.sleep(2)
+    assert status.count("Success") == 2, edited.run("dvc", "queue", "logs", "1")
+    shown = edited.run("dvc", "exp", "show", "--only-changed", "--csv")
+    assert "model.xgboost.max_depth" in shown
+    assert [cell for cell, status in edited.runs()].count("xgboost_h5") == 3
