@@ -1,36 +1,19 @@
-"""`barcast`: the shell over the same functions that the pipeline's stages call."""
+"""Commands around the pipeline: what can be trained, training it, and what came out."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from barcast.errors import BarcastError, ConfigError
+from barcast.cli._app import Overrides, app, run_dvc
+from barcast.errors import ConfigError
 from barcast.paths import Paths, cell_name, find_root
-from barcast.stages._main import explain
-
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Cached, honest market models."
-)
-Overrides = Annotated[list[str], typer.Option("--set-param", "-S", help="key=value, as in `dvc exp run -S`.")]
-
-
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Models × horizons on triple-barrier labels: train, compare, track."""
-    if debug:
-        os.environ["BARCAST_DEBUG"] = "1"
 
 
 @app.command()
@@ -60,7 +43,7 @@ def train(
             f"params.yaml: {cell_name(model, horizon)} is not in the matrix; "
             f"models: {', '.join(params.models)}; horizons: {', '.join(map(str, params.horizons))}"
         )
-    _dvc(root, "repro", f"evaluate@{model}-{horizon}")
+    run_dvc(root, "repro", f"evaluate@{model}-{horizon}")
 
 
 @app.command()
@@ -75,7 +58,7 @@ def run(
     root = find_root()
     check_overrides(root / "params.yaml", set_param)
     named = ["--name", name] if name else []
-    _dvc(root, "exp", "run", *named, *(["--queue"] if queue else []), *(f"-S={item}" for item in set_param))
+    run_dvc(root, "exp", "run", *named, *(["--queue"] if queue else []), *(f"-S={item}" for item in set_param))
 
 
 @app.command()
@@ -124,28 +107,3 @@ def doctor() -> None:
         print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject}: {finding.text}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _dvc(root: Path, *arguments: str) -> None:
-    """Run DVC of this environment, its output and its exit code passed on."""
-    tools = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
-    status = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=False)
-    if status.returncode:
-        raise typer.Exit(status.returncode)
-
-
-def main() -> None:
-    """Run the command line; an error that a user can mend is one line and exit code 1."""
-    try:
-        app()
-    except (BarcastError, OSError) as error:
-        line = explain(error)
-        if line is None or os.environ.get("BARCAST_DEBUG") == "1":
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

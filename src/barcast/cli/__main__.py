@@ -1,0 +1,5 @@
+"""`python -m barcast.cli`."""
+
+from barcast.cli import main
+
+main()
