@@ -24,6 +24,7 @@ PARAMS = load_params(REPOSITORY / "params.yaml")
 NAMES = ModelRegistry.list_models()
 BOOSTERS = ModelRegistry.list_models("gbdt")
 ROUNDWISE = [name for name in NAMES if hasattr(resolve_model(PARAMS, name, 5, Path("params.yaml")), "early_stopping")]
+NETWORKS = [name for name in ROUNDWISE if name not in BOOSTERS]
 LEARNERS = [name for name in NAMES if name != "prior"]
 
 SMALL = {
@@ -35,6 +36,17 @@ SMALL = {
     "min_child_samples": 5,
     "min_child_weight": 2.0,
 }
+SMALL_NETWORK = {
+    "learning_rate": 0.005,
+    "max_epochs": 20,
+    "batch_size": 32,
+    "hidden_size": 16,
+    "d_model": 16,
+    "d_ff": 32,
+    "layers": 1,
+    "heads": 2,
+    "dropout": 0.0,
+}
 SEQ_LEN = 8
 FEATURES = ["noise", "now", "then", "more noise"]
 PLANTED = {("now", 0), ("then", 3)}
@@ -42,7 +54,8 @@ PLANTED = {("now", 0), ("then", 3)}
 
 def config(name, **changes):
     values = resolve_model(PARAMS, name, 5, Path("params.yaml")).model_dump()
-    return values | {key: value for key, value in (SMALL | changes).items() if key in values}
+    small = SMALL | (SMALL_NETWORK if name in NETWORKS else {}) | changes
+    return values | {key: value for key, value in small.items() if key in values}
 
 
 def create(name, features=FEATURES, **changes):

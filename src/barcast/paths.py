@@ -73,6 +73,10 @@ class Paths:
     def live(self, cell: str) -> Path:
         return self.run(cell) / "live"
 
+    def unfinished(self, cell: str) -> Path:
+        """Where the trainings of a cell that were killed lie, each under its cell key; no output of DVC."""
+        return self.root / "experiments/unfinished" / cell
+
     def predictions(self, cell: str, split: str) -> Path:
         return self.run(cell) / f"predictions/{split}_predictions.parquet"
 

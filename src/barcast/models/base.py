@@ -114,6 +114,9 @@ class BaseModel(ABC):
         horizon: bars ahead; must equal the config's.
         feature_columns: the names of the F features, in the order of X's last axis.
 
+    `unfinished_folder` may be set before `fit`: a model that learns in epochs keeps itself there after each,
+    and goes on from there when it was killed. The folder's name must stand for config, data and code.
+
     Raises:
         ModelError: wrong shapes, labels outside {−1, 0, 1}, NaN, or predicting before fitting.
     """
@@ -132,6 +135,7 @@ class BaseModel(ABC):
         self.feature_columns = list(feature_columns)
         self.seq_len: int | None = None
         self.training_history: list[dict[str, float]] = []
+        self.unfinished_folder: Path | None = None
 
     @property
     def is_fitted(self) -> bool:

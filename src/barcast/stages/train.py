@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from pathlib import Path
 
 from barcast import tracking
 from barcast.config import load_yaml
@@ -13,7 +15,7 @@ from barcast.fingerprint import distribution_version
 from barcast.models.base import Log, no_log
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import run_stage
-from barcast.training.callbacks import LiveLog, Progress, fan_out
+from barcast.training.callbacks import LiveLog, Progress, fan_out, with_speed
 from barcast.training.trainer import Trainer
 
 
@@ -36,9 +38,19 @@ def train(model: str, horizon: int, paths: Paths, log: Log = no_log) -> dict[str
     spec = load_yaml(paths.spec(cell))
     check_libraries(spec["libraries"], cell)
     dataset = DatasetConfig(path=str(paths.windows), horizon=horizon)
-    with LiveLog(paths.live(cell), tracking.cell_key(paths, model, horizon)) as live:
-        trainer = Trainer(model, spec["config"], dataset, fan_out(live, log))
+    key = tracking.cell_key(paths, model, horizon)
+    with LiveLog(paths.live(cell), key) as live:
+        unfinished = _only(paths.unfinished(cell), key)
+        trainer = Trainer(model, spec["config"], dataset, fan_out(live, log), unfinished)
         return trainer.run_full_pipeline(paths.checkpoint(cell))
+
+
+def _only(folder: Path, key: str) -> Path:
+    """The place of this training among the cell's unfinished ones; those of other inputs are of no more use."""
+    for other in folder.glob("*"):
+        if other.name != key:
+            shutil.rmtree(other)
+    return folder / key
 
 
 def check_libraries(expected: dict[str, str], cell: str) -> None:
@@ -61,9 +73,10 @@ def main(model: str, horizon: str) -> None:
     paths, cell = Paths(), cell_name(model, int(horizon))
     started = time.monotonic()
     config = load_yaml(paths.spec(cell))["config"]
-    steps = config.get("max_rounds") or config.get("max_epochs")
-    with tracking.open_run(paths, model, int(horizon)) as tracked, Progress(cell, steps) as progress:
-        scores = train(model, int(horizon), paths, fan_out(progress, tracked))
+    unit = "epoch" if "max_epochs" in config else "round"
+    steps = config.get(f"max_{unit}s")
+    with tracking.open_run(paths, model, int(horizon)) as tracked, Progress(cell, steps, unit) as progress:
+        scores = train(model, int(horizon), paths, with_speed(fan_out(progress, tracked)))
     seconds = time.monotonic() - started
     print(f"{cell}: validation log-loss {scores['log_loss']:.4f} in {seconds:.1f} s", flush=True)
 

@@ -22,6 +22,7 @@ class Trainer:
         config: the model's hyperparameters, as its own config class or as plain values.
         dataset_config: where the windows lie, and the horizon.
         log: called with the metrics of every round or epoch.
+        unfinished_folder: where a model that learns in epochs keeps itself until it is done.
 
     Raises:
         ModelError: an unknown model, or a step taken before the one it needs.
@@ -33,11 +34,13 @@ class Trainer:
         config: ModelConfig | Mapping[str, Any],
         dataset_config: DatasetConfig,
         log: Log = no_log,
+        unfinished_folder: Path | None = None,
     ) -> None:
         self.model_name = model_name
         self.config = config
         self.dataset = TimeSeriesDataset(dataset_config)
         self.log = log
+        self.unfinished_folder = unfinished_folder
         self.model: BaseModel | None = None
 
     def prepare_data(self) -> tuple[Split, Split]:
@@ -49,6 +52,7 @@ class Trainer:
         horizon = self.dataset.config.horizon
         features = self.dataset.feature_columns("train")
         self.model = ModelRegistry.create(self.model_name, self.config, horizon, features)
+        self.model.unfinished_folder = self.unfinished_folder
         return self.model
 
     def train(self) -> BaseModel:

@@ -1,0 +1,292 @@
+"""The one torch loop: every network is fitted and asked here, whatever its architecture.
+
+A network maps `[B, L, F]` to logits `[B, 3]`. One whose first layers look at single bars may offer
+`encode_rows` (`[R, F] -> [R, D]`) and `forward_encoded` (`[B, L, D] -> [B, 3]`), with
+`forward(x) == forward_encoded(encode_rows(rows of x))`. Windows that overlap share most of their rows, so the
+loop then encodes each distinct row of a batch once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from barcast.data.windows import FloatArray, IntArray, Windows
+from barcast.errors import ModelError
+from barcast.training._batches import WindowSource, epoch_batches, in_order
+from barcast.training._unfinished import Progress, Unfinished
+from barcast.training.loop_config import LoopConfig
+
+Log = Callable[[Mapping[str, float], int], None]
+
+PREDICT_BATCH = 512
+PLATEAU = 3  # epochs
+WARM_START = 0.01  # epochs: the first step is a small one, not none
+CHECK_EVERY = 50  # steps between looks at a loss that lies on a device: each look waits for it
+
+
+@runtime_checkable
+class RowEncoder(Protocol):
+    """A network whose first layers look at single bars."""
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        """`[R, F] -> [R, D]`."""
+
+    def forward_encoded(self, encoded: Tensor) -> Tensor:
+        """`[B, L, D] -> [B, 3]`."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is learnt from: `X [N, L, F]`, `y [N]` in 0 … m−1 and `weight [N]`, of mean 1."""
+
+    X: Windows
+    y: IntArray
+    weight: FloatArray
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a training is watched.
+
+    `score` answers the validation log-loss of the network as it is; None for `patience` trains all epochs.
+    `folder` is where an unfinished training is kept, None: nowhere.
+    """
+
+    name: str
+    score: Callable[[], float]
+    patience: int | None
+    log: Log
+    folder: Path | None
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a CUDA device, else Apple's, else the CPU.
+
+    Raises:
+        ModelError: the device that is named is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    if not there[name]:
+        raise ModelError(f"device = '{name}': this machine has none that torch can use; set device to 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+@contextmanager
+def torch_session(config: LoopConfig, threads: int) -> Iterator[torch.device]:
+    """Threads and determinism as configured, put back afterwards; yields the device."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a fixed workspace alone
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(config.deterministic)
+    try:
+        yield pick_device(config.device)
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
+    """Seed torch for an epoch, and answer a generator for its order: any epoch can be repeated by itself."""
+    torch.manual_seed(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0].item() >> 1)
+    return np.random.default_rng([seed, epoch])
+
+
+def fit_network(
+    network: nn.Module, examples: Examples, config: LoopConfig, device: torch.device, seed: int, watch: Watch
+) -> None:
+    """Train in place; with `patience` the network ends as it was after its best epoch.
+
+    AdamW (Loshchilov and Hutter 2019) on cross-entropy with label smoothing (Szegedy et al. 2016), weighted by
+    window and by class. A training that was killed goes on after its last whole epoch, and ends in the same
+    weights as an unbroken one.
+
+    Raises:
+        ModelError: the loss is not finite; names epoch, step and learning rate.
+    """
+    loop = _Loop(network.to(device), examples, config, device, seed, watch)
+    while not loop.done():
+        loop.run_epoch()
+    if watch.patience is not None:
+        network.load_state_dict(loop.best)
+    loop.unfinished.remove()
+
+
+def predict_logits(network: nn.Module, X: Windows, config: LoopConfig, device: torch.device) -> FloatArray:
+    """`[N, L, F] -> [N, 3]`, in blocks, dropout off."""
+    source, was_training = WindowSource(X, device), network.training
+    network.to(device).eval()
+    answers = []
+    with torch.inference_mode(), _autocast(config, device):
+        for positions in in_order(len(X), PREDICT_BATCH):
+            answers.append(_forward(network, source, positions, shared=True).float().cpu())
+    network.train(was_training)
+    logits: FloatArray = torch.cat(answers).numpy()
+    return logits
+
+
+def _forward(network: nn.Module, source: WindowSource, positions: IntArray, shared: bool) -> Tensor:
+    """Logits `[B, 3]` of the windows at `positions`, their distinct rows encoded once where the network can."""
+    if not (shared and isinstance(network, RowEncoder)):
+        logits: Tensor = network(source.windows(positions))
+        return logits
+    batch = source.shared_rows(positions)
+    encoded = network.encode_rows(batch.rows)  # [R, F] -> [R, D]
+    gathered = encoded.index_select(0, batch.place.flatten()).view(*batch.place.shape, -1)  # [B, L, D]
+    return network.forward_encoded(gathered)
+
+
+def _autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
+    """bf16 is slower than float32 on the CPUs that were tried, so `auto` means it on CUDA alone."""
+    half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+class _Loop:
+    """One training between two epochs: network, optimiser, and how far it has come."""
+
+    def __init__(
+        self, network: nn.Module, examples: Examples, config: LoopConfig, device: torch.device, seed: int, watch: Watch
+    ) -> None:
+        self.network, self.config, self.device, self.seed, self.watch = network, config, device, seed, watch
+        self.count = len(examples.X)
+        self.source = WindowSource(examples.X, device)
+        self.y = torch.from_numpy(examples.y).to(device)
+        self.weight = torch.from_numpy(examples.weight * _class_weights(examples, config)).to(device)
+        self.classes = int(examples.y.max()) + 1
+        self.optimizer = _optimizer(network, config)
+        if config.compile:
+            _compile(network)
+        self.best = _copy(network)
+        self.progress = Progress()
+        self.unfinished = Unfinished(watch.folder)
+        self._resume()
+
+    def done(self) -> bool:
+        progress, patience = self.progress, self.watch.patience
+        return progress.epoch == self.config.max_epochs or (patience is not None and progress.stale >= patience)
+
+    def run_epoch(self) -> None:
+        epoch = self.progress.epoch
+        batches = epoch_batches(self.count, self.config.batch_size, self.config.run_length, seeded(self.seed, epoch))
+        train_loss = self._train(batches, epoch)
+        val_loss = self.watch.score()
+        if not math.isfinite(val_loss):
+            raise ModelError(f"{self.watch.name}: epoch {epoch + 1}: validation log-loss is {val_loss}; {_HINT}")
+        rate = self.optimizer.param_groups[0]["lr"]
+        metrics = {
+            "train_log_loss": train_loss,
+            "val_log_loss": val_loss,
+            "learning_rate": rate,
+            "windows": float(self.count),
+        }
+        if self.progress.add(metrics):
+            self.best = _copy(self.network)
+        self.unfinished.save(self.progress, self.network, self.best, self.optimizer)
+        self.watch.log(metrics, epoch)
+
+    def _train(self, batches: list[IntArray], epoch: int) -> float:
+        """One pass over `batches`; the mean loss of its windows as they were met, smoothing left out."""
+        self.network.train()
+        losses = torch.zeros(len(batches), device=self.device)
+        for number, positions in enumerate(batches):
+            self._set_rate(epoch + number / len(batches))
+            losses[number] = self._step(positions) * len(positions)
+            if self.device.type == "cpu" or number % CHECK_EVERY == 0 or number == len(batches) - 1:
+                self._check(losses[: number + 1], epoch)
+        return float(losses.sum()) / self.count
+
+    def _step(self, positions: IntArray) -> Tensor:
+        index = torch.from_numpy(positions).to(self.device)
+        y, weight = self.y[index], self.weight[index]
+        with _autocast(self.config, self.device):
+            logits = _forward(self.network, self.source, positions, shared=self.config.run_length > 1)
+        logits = logits.float()[:, : self.classes]  # [B, m]
+        smoothing = self.config.label_smoothing
+        loss = (functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing) * weight).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            plain = loss if not smoothing else (functional.cross_entropy(logits, y, reduction="none") * weight).mean()
+        return plain.detach()
+
+    def _set_rate(self, epochs: float) -> None:
+        """Linear warm-up, and by `schedule` a half cosine down to 0 at `max_epochs` (Loshchilov and Hutter 2017,
+        eq. 5), a halving after each `PLATEAU` epochs without a better validation, or no change."""
+        config, factor = self.config, 1.0
+        if config.schedule == "cosine":
+            left = max(1.0, config.max_epochs - config.warmup_epochs)
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, epochs - config.warmup_epochs) / left)))
+        elif config.schedule == "plateau":
+            factor = 0.5 ** self.progress.plateaus(PLATEAU)
+        if epochs < config.warmup_epochs:
+            factor *= max(epochs, WARM_START) / config.warmup_epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+
+    def _check(self, losses: Tensor, epoch: int) -> None:
+        bad = torch.nonzero(~torch.isfinite(losses))
+        if len(bad):
+            step, rate = int(bad[0]) + 1, self.optimizer.param_groups[0]["lr"]
+            raise ModelError(
+                f"{self.watch.name}: epoch {epoch + 1}, step {step}: the loss is not finite at learning rate "
+                f"{rate:.2g}; {_HINT}"
+            )
+
+    def _resume(self) -> None:
+        found = self.unfinished.load(self.network, self.optimizer)
+        if found is not None:
+            self.progress, self.best = found
+            for epoch, metrics in enumerate(self.progress.history):
+                self.watch.log(metrics, epoch)
+
+
+_HINT = "lower learning_rate or clip_norm"
+
+
+def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    """AdamW whose decay leaves biases, norms and other vectors alone."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
+
+
+def _class_weights(examples: Examples, config: LoopConfig) -> npt.NDArray[np.float32]:
+    """`[N]`: all 1, or so that each class weighs the same in sum."""
+    if config.class_weights == "none":
+        return np.ones(len(examples.y), np.float32)
+    totals = np.bincount(examples.y, examples.weight)
+    factors = examples.weight.sum() / (len(totals) * totals)
+    weights: npt.NDArray[np.float32] = factors[examples.y].astype(np.float32)
+    return weights
+
+
+def _compile(network: nn.Module) -> None:
+    """Compile in place what `_forward` calls; names in the state dict stay."""
+    network.compile()
+    if isinstance(network, RowEncoder):
+        for name in ("encode_rows", "forward_encoded"):
+            setattr(network, name, torch.compile(getattr(network, name)))
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
