@@ -1,6 +1,9 @@
 """A write is whole or absent."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +50,17 @@ def test_nan_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "a.json", {"a": math.nan})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_swept_away_and_what_a_living_one_writes_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, os.getppid()):
+        (tmp_path / f".out.{pid}.tmp").mkdir()
+        (tmp_path / f".out.json.{pid}.tmp").touch()
+    (tmp_path / ".out.notes").touch()
+    with atomic_dir(tmp_path / "out"), atomic_file(tmp_path / "out.json") as file:
+        file.touch()
+    left = {path.name for path in tmp_path.iterdir()}
+    alive = os.getppid()
+    assert left == {"out", "out.json", f".out.{alive}.tmp", f".out.json.{alive}.tmp", ".out.notes"}

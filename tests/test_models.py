@@ -46,6 +46,7 @@ SMALL_NETWORK = {
     "layers": 1,
     "heads": 2,
     "dropout": 0.0,
+    "watch_stride": 1,
 }
 SEQ_LEN = 8
 FEATURES = ["noise", "now", "then", "more noise"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path to write; on success it becomes `target`, on failure it is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -29,6 +31,7 @@ def atomic_dir(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
+    _sweep(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -39,6 +42,25 @@ def atomic_dir(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes that were killed left beside `target`: it would be taken for part of its folder."""
+    for left in target.parent.glob(f".{target.name}.*"):
+        owner = re.fullmatch(r"\.(\d+)\.(tmp|old)", left.name.removeprefix(f".{target.name}"))
+        if owner and not _alive(int(owner[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this number runs, be it another user's."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def write_json(target: Path, content: Mapping[str, Any]) -> None:

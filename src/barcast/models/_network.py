@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from barcast.data.windows import Windows
 from barcast.errors import ModelError
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class NetworkConfig(LoopConfig, EarlyStoppingConfig):
-    """What every network is told: how it is trained. Its architecture stands in a subclass."""
+    """What every network is told: how it is trained. Its architecture stands in a subclass.
+
+    Early stopping looks at every `watch_stride`-th validation window: neighbours share all bars but one, so
+    the others would cost more time than they tell.
+    """
+
+    watch_stride: Annotated[int, Field(ge=1)]
 
 
 class NetworkModel(BaseModel):
@@ -29,7 +36,8 @@ class NetworkModel(BaseModel):
 
     Windows that weigh 0 are left out, and a class that the train windows lack is answered as `SeenClasses`
     says. `train_log_loss` is the weighted mean over an epoch while it trains, dropout on; `val_log_loss` is
-    unweighted. The first epoch also logs what the network is: see `barcast.networks.describe`.
+    unweighted, of the windows that early stopping looks at. The first epoch also logs what the network is: see
+    `barcast.networks.describe`.
     """
 
     _classes: SeenClasses
@@ -64,9 +72,10 @@ class NetworkModel(BaseModel):
             seeded(config.random_seed)
             self._network = self._build(X_train.seq_len, len(self.feature_columns))
             facts = describe(self._network, X_train.seq_len, len(self.feature_columns))
+            watched, truth = X_val.select(slice(None, None, config.watch_stride)), y_val[:: config.watch_stride]
             watch = Watch(
                 name=config.model_name,
-                score=lambda: log_loss(self._predict_proba(X_val), y_val),
+                score=lambda: log_loss(self._predict_proba(watched), truth),
                 patience=config.patience if config.early_stopping else None,
                 log=lambda metrics, step: log({**metrics, **(facts if step == 0 else {})}, step),
                 folder=self.unfinished_folder,

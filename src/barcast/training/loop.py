@@ -187,10 +187,10 @@ class _Loop:
         if not math.isfinite(val_loss):
             raise ModelError(f"{self.watch.name}: epoch {epoch + 1}: validation log-loss is {val_loss}; {_HINT}")
         rate = self.optimizer.param_groups[0]["lr"]
-        metrics = {
+        metrics = {  # by name, as they come back from an unfinished training's JSON
+            "learning_rate": rate,
             "train_log_loss": train_loss,
             "val_log_loss": val_loss,
-            "learning_rate": rate,
             "windows": float(self.count),
         }
         if self.progress.add(metrics):

@@ -1,0 +1,195 @@
+"""What every network promises beyond the contract of `test_models.py`."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from _cells import write_windows
+from barcast.data.windows import Windows
+from barcast.models._network import NetworkModel
+from barcast.models.base import log_loss
+from barcast.models.registry import ModelRegistry
+from barcast.params import load_params, resolve_model
+from barcast.paths import Paths
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARAMS = load_params(REPOSITORY / "params.yaml")
+NETWORKS = [
+    n for n in ModelRegistry.list_models() if issubclass(ModelRegistry.get_metadata(n).model_class, NetworkModel)
+]
+SMALL = {
+    "threads": 1,
+    "early_stopping": False,
+    "batch_size": 16,
+    "watch_stride": 1,
+    "dropout": 0.0,
+    "weight_decay": 0.0,
+    "hidden_size": 16,
+    "d_model": 16,
+    "d_ff": 32,
+    "layers": 1,
+    "heads": 2,
+}
+LENGTH = 12
+
+
+@pytest.fixture(params=NETWORKS)
+def name(request):
+    return request.param
+
+
+def config(name, **changes):
+    values = resolve_model(PARAMS, name, 5, Path("params.yaml")).model_dump()
+    return values | {key: value for key, value in (SMALL | changes).items() if key in values}
+
+
+def create(name, width=2, **changes):
+    return ModelRegistry.create(name, config(name, **changes), 5, [f"f{j}" for j in range(width)])
+
+
+def order_of_events(count, seed):
+    """Two events a window at random bars, never its last: up where the first kind comes first, else down.
+
+    Each bar by itself, and each event's mere presence, says nothing of the label.
+    """
+    rng = np.random.default_rng(seed)
+    X = 0.1 * rng.standard_normal((count, LENGTH, 2)).astype(np.float32)
+    places = np.stack([rng.permutation(LENGTH - 1)[:2] for _ in range(count)])
+    for kind in (0, 1):
+        X[np.arange(count), places[:, kind], kind] += 3
+    return X, np.where(places[:, 0] < places[:, 1], 1, -1)
+
+
+def test_it_finds_the_order_of_two_events_which_no_bar_shows(name):
+    train, val = order_of_events(1500, 0), order_of_events(400, 1)
+    model = create(name, max_epochs=25, learning_rate=0.005, early_stopping=True, patience=25)
+    model.fit(*train, *val)
+    assert log_loss(model.predict_proba(val[0]), val[1]) < 0.35
+    linear = ModelRegistry.create("logistic", config("logistic", lags=[0], spans=[]), 5, ["f0", "f1"])
+    linear.fit(*train, *val)
+    assert log_loss(linear.predict_proba(val[0]), val[1]) > 0.6
+
+
+def test_it_learns_64_windows_by_heart(name):
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((64, LENGTH, 3)).astype(np.float32), rng.integers(-1, 2, 64)
+    model = create(name, 3, max_epochs=150, learning_rate=0.01, schedule="cosine").fit(X, y, X, y)
+    assert log_loss(model.predict_proba(X), y) < 0.05
+
+
+def test_the_gradient_reaches_every_parameter(name):
+    import torch
+
+    model = create(name, 3)
+    torch.manual_seed(0)
+    network = model._build(LENGTH, 3)
+    x = torch.randn(32, LENGTH, 3)
+    torch.nn.functional.cross_entropy(network.train()(x), torch.arange(32) % 3).backward()
+    for key, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, key
+            assert parameter.grad.abs().sum() > 0, key
+
+
+def test_a_batch_of_one_and_a_last_batch_of_one(name):
+    X, y = order_of_events(17, 3)
+    model = create(name, max_epochs=1, batch_size=1).fit(X, y, X[:1], y[:1])
+    assert np.isfinite(model.predict_proba(X[:1])).all()
+
+
+def test_the_seed_alone_decides(name):
+    import torch
+
+    X, y = order_of_events(64, 4)
+    answers = []
+    for seed, noise in ((1, 0), (1, 9), (2, 0)):
+        torch.manual_seed(noise)
+        answers.append(create(name, max_epochs=2, random_seed=seed).fit(X, y, X, y).predict_proba(X))
+    np.testing.assert_array_equal(answers[0], answers[1])
+    assert not np.array_equal(answers[0], answers[2])
+
+
+def test_the_log_says_what_the_network_is(name):
+    X, y = order_of_events(40, 5)
+    history = create(name, max_epochs=2).fit(X, y, X, y).training_history
+    assert history[0]["parameters"] > 100
+    assert history[0]["flops_per_window"] > 100
+    assert 0 < history[0]["receptive_field"] <= LENGTH
+    assert "parameters" not in history[1]
+    assert {"train_log_loss", "val_log_loss", "learning_rate", "windows"} <= set(history[1])
+
+
+def test_early_stopping_looks_at_every_nth_validation_window():
+    X, y = order_of_events(60, 6)
+    model = create("gru", max_epochs=1, watch_stride=4).fit(X, y, X, y)
+    expected = log_loss(model.predict_proba(X[::4]), y[::4])
+    assert model.training_history[-1]["val_log_loss"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("device_rows", [True, False])
+def test_windows_that_share_rows_are_learnt_as_others_are(name, device_rows):
+    """Runs of neighbouring windows, whose rows are encoded once where the network can, also learn."""
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((700, 2)).astype(np.float32)
+    X = Windows(rows, np.arange(LENGTH - 1, 700), LENGTH)
+    y = np.sign(X.lag(0)[:, 0] + X.lag(2)[:, 1]).astype(int)
+    if not device_rows:
+        X = X[:]
+    model = create(name, max_epochs=12, learning_rate=0.005, run_length=8).fit(X, y, X, y)
+    assert log_loss(model.predict_proba(X), y) < 0.5
+
+
+def epochs_done(unfinished):
+    try:
+        return max(len(json.loads(path.read_text())["history"]) for path in unfinished.glob("*/progress.json"))
+    except (ValueError, FileNotFoundError):  # none yet, or it is being replaced
+        return 0
+
+
+def test_a_killed_cell_ends_in_the_same_files_as_an_unbroken_one(tmp_path):
+    """`kill -9` in the middle of a training, then the same command again."""
+    paths = {}
+    for case in ("whole", "killed"):
+        root = tmp_path / case
+        root.mkdir()
+        paths[case] = Paths(root)
+        write_windows(paths[case], bars=300)
+        paths[case].specs.mkdir(parents=True)
+        content = {"config": config("gru", max_epochs=40, batch_size=4), "libraries": {}}
+        paths[case].spec("gru_h5").write_text(yaml.safe_dump(content))
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "barcast.stages.train", "gru", "5"]
+
+    def run(case):
+        done = subprocess.run(command, cwd=paths[case].root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("whole")
+    process = subprocess.Popen(command, cwd=paths["killed"].root, env=environment, stdout=subprocess.DEVNULL)
+    unfinished = paths["killed"].unfinished("gru_h5")
+    deadline = time.monotonic() + 60
+    while epochs_done(unfinished) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not paths["killed"].checkpoint("gru_h5").exists()
+    run("killed")
+    files = [
+        {p.relative_to(each.run("gru_h5")): p.read_bytes() for p in each.run("gru_h5").rglob("*") if p.is_file()}
+        for each in paths.values()
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) > 5
+    assert list(itertools.chain(*(each.unfinished("gru_h5").glob("*") for each in paths.values()))) == []
