@@ -1,0 +1,65 @@
+"""Permutation importance finds what an answer depends on, and nothing else."""
+
+import numpy as np
+import pytest
+
+from barcast.data.windows import Windows
+from barcast.evaluation.importance import lag_importance, permutation_importance
+from barcast.models.base import BaseModel
+
+LENGTH, FEATURES = 5, ["a", "b", "c", "d"]
+
+
+class Known(BaseModel):
+    """Up or down by `b` one bar before the last, and twice as much by `c` three bars before it."""
+
+    def _fit(self, X_train, y_train, X_val, y_val, weight, log): ...
+    def _save(self, folder): ...
+    def _load(self, folder): ...
+
+    def _predict_proba(self, X):
+        signal = X.lag(1)[:, 1] + 2 * X.lag(3)[:, 2]
+        scores = np.exp(np.outer(signal, (-1, 0, 1)).astype(float))
+        return scores / scores.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((500, len(FEATURES))).astype(np.float32)
+    X = Windows(rows, np.arange(LENGTH - 1, 500), LENGTH)
+    values = {"model_name": "known", "model_family": "test", "horizon": 5, "random_seed": 0, "threads": 1}
+    model = Known(values, 5, FEATURES)
+    y = (rng.random(len(X)) * 3).astype(int) - 1
+    model.fit(X, y, X, y)
+    y = model.predict_proba(X).argmax(axis=1) - 1
+    return model, X, y
+
+
+def test_features_in_the_order_of_their_effect_and_no_others(case):
+    frame = permutation_importance(*case, windows=300, seed=1)
+    assert frame["feature"].tolist() == ["c", "b"]
+    assert frame["lag"].isna().all()
+    assert frame["importance"].sum() == pytest.approx(1)
+    assert frame["importance"].iloc[0] > 0.6
+
+
+def test_lags_in_the_order_of_their_effect_and_no_others(case):
+    frame = lag_importance(*case, windows=300, seed=1)
+    assert frame["lag"].tolist() == [3, 1]
+    assert frame["importance"].sum() == pytest.approx(1)
+
+
+def test_the_same_seed_gives_the_same_table_and_the_windows_stay_as_they_were(case):
+    model, X, y = case
+    before = X.rows.copy()
+    first, second = (permutation_importance(model, X, y, windows=50, seed=2) for _ in range(2))
+    assert first.equals(second)
+    np.testing.assert_array_equal(X.rows, before)
+
+
+def test_truth_that_shuffling_can_only_favour_leaves_an_empty_table(case):
+    model, X, y = case
+    frame = permutation_importance(model, X, -y, windows=300, seed=1)
+    assert frame.empty
+    assert list(frame.columns) == ["feature", "lag", "importance"]
