@@ -128,6 +128,27 @@ def test_lags_asks_for_the_window_files(capsys):
     assert "build/nowhere: no window files; run `dvc repro window`" in capsys.readouterr().err
 
 
+def test_curves_has_one_for_each_case(capsys, tmp_path):
+    from barcast.data.synthetic import synthetic_splits, write_splits
+    from benchmarks import curves
+
+    write_splits(synthetic_splits(seed=0, n_rows=(299, 150, 150), n_features=8, symbols=["A"]), tmp_path)
+    one = ["--models", "gru", "--strides", "2", "--runs", "gru", "--run-lengths", "4", "--epochs", "2"]
+    curves.main([*one, "--splits", str(tmp_path)])
+    found = figures(capsys)
+    assert {"epochs", "stride_2", "run_length_4"} <= found.keys()
+    assert found["stride_2"]["gru"]["train_windows"] == 2 * found["epochs"]["gru"]["train_windows"]
+    assert len(found["run_length_4"]["gru"]["val_log_loss"]) == 2
+
+
+def test_curves_asks_for_the_splits(capsys):
+    from benchmarks import curves
+
+    with pytest.raises(SystemExit):
+        curves.main(["--splits", "build/nowhere"])
+    assert "build/nowhere: no splits; run `dvc repro prepare`" in capsys.readouterr().err
+
+
 def test_prepare_reports_seconds_and_memory(capsys):
     from benchmarks import prepare
 

@@ -1,0 +1,108 @@
+"""Learning curves of the networks on the real bars: epochs, thinning of the training windows, and run length.
+
+    python -m benchmarks.curves [--models gru tft] [--horizon 5] [--strides 8 4 2 1] [--run-lengths 1 8 16 32]
+
+Hyperparameters are those of params.yaml but for what a case varies; early stopping is off, so that curves go on where
+it would have ended them. The last line is a JSON object: for each case the log-loss on every watched validation window
+after each epoch, the best of them, and the seconds of an epoch, validation included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from barcast.config import validate
+from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+from barcast.models.registry import ModelRegistry
+from barcast.params import Params, load_params, resolve_model
+from barcast.paths import Paths
+from barcast.stages.window import WindowStageConfig, write_windows
+from benchmarks._measure import ROOT, fail, finish, machine, rounded, say
+
+PARAMS = ROOT / "params.yaml"
+NETWORKS = ("lstm", "gru", "transformer", "nhits", "tft", "patchtst")
+
+Case = tuple[str, str, Path, Mapping[str, Any]]  # group, model, windows, changes
+Curves = dict[str, dict[str, Any]]
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=list(NETWORKS), help="curves at the committed settings")
+    parser.add_argument("--thinned", nargs="*", default=["gru"], help="models that are tried with each stride")
+    parser.add_argument("--strides", type=int, nargs="*", default=[8, 4, 2, 1])
+    parser.add_argument("--runs", nargs="*", default=["gru", "tft"], help="models that are tried with each run length")
+    parser.add_argument("--run-lengths", type=int, nargs="*", default=[1, 8, 16, 32])
+    parser.add_argument("--horizon", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--splits", default="data/splits/scaled", help="the splits that windows are cut from")
+    return parser.parse_args(arguments)
+
+
+def thinned(splits: Path, params: Params, horizon: int, stride: int, folder: Path) -> Path:
+    """The window files with every `stride`-th training window."""
+    paths = Paths(folder / f"stride{stride}")
+    if not paths.windows.exists():
+        paths.splits.parent.mkdir(parents=True)
+        paths.splits.symlink_to(splits)
+        window = params.window.model_dump() | {"train_stride": stride}
+        write_windows(validate(WindowStageConfig, {"horizons": [horizon], "window": window}, "curves"), paths)
+    return paths.windows
+
+
+def cases(asked: argparse.Namespace, params: Params, folder: Path) -> Iterator[Case]:
+    def windows(stride: int) -> Path:
+        return thinned((ROOT / asked.splits).resolve(), params, asked.horizon, stride, folder)
+
+    committed = params.window.train_stride
+    for model in asked.models:
+        yield "epochs", model, windows(committed), {}
+    for model in asked.thinned:
+        for stride in asked.strides:
+            yield f"stride_{stride}", model, windows(stride), {}
+    for model in asked.runs:
+        for length in asked.run_lengths:
+            yield f"run_length_{length}", model, windows(committed), {"run_length": length}
+
+
+def curve(asked: argparse.Namespace, params: Params, model: str, windows: Path, changes: Mapping[str, Any]) -> Any:
+    """Train once; the validation log-loss after each epoch, and the seconds of an epoch."""
+    own = {"early_stopping": False, "max_epochs": asked.epochs}
+    config = resolve_model(params, model, asked.horizon, PARAMS).model_dump() | own | dict(changes)
+    data = TimeSeriesDataset(DatasetConfig(path=str(windows), horizon=asked.horizon))
+    train, val = data.split("train"), data.split("val")
+    network = ModelRegistry.create(model, config, asked.horizon, data.feature_columns())
+    start = time.perf_counter()
+    network.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
+    seconds = (time.perf_counter() - start) / asked.epochs
+    losses = [rounded(entry["val_log_loss"], 5) for entry in network.training_history]
+    return {
+        "val_log_loss": losses,
+        "best": min(losses),
+        "best_epoch": losses.index(min(losses)) + 1,
+        "seconds_an_epoch": rounded(seconds, 3),
+        "train_windows": len(train.X),
+        "parameters": int(network.training_history[0]["parameters"]),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    asked = options(arguments)
+    if not (ROOT / asked.splits).is_dir():
+        fail(f"{asked.splits}: no splits; run `dvc repro prepare` first")
+    params = load_params(PARAMS)
+    found: dict[str, Curves] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for group, model, windows, changes in cases(asked, params, Path(folder)):
+            found.setdefault(group, {})[model] = answer = curve(asked, params, model, windows, changes)
+            say(f"{group} {model}: best {answer['best']:.4f} at epoch {answer['best_epoch']}")
+    finish({**found, "horizon": asked.horizon, "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()
