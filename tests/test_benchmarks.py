@@ -129,8 +129,9 @@ def test_lags_asks_for_the_window_files(capsys):
 
 
 def test_curves_has_one_for_each_case(capsys, tmp_path):
-    from barcast.data.synthetic import synthetic_splits, write_splits
     from benchmarks import curves
+
+    from barcast.data.synthetic import synthetic_splits, write_splits
 
     write_splits(synthetic_splits(seed=0, n_rows=(299, 150, 150), n_features=8, symbols=["A"]), tmp_path)
     one = ["--models", "gru", "--strides", "2", "--runs", "gru", "--run-lengths", "4", "--epochs", "2"]
