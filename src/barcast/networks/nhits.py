@@ -88,7 +88,7 @@ class BarPool(nn.Module):
         if self.size == 1:
             return x
         whole = bars.shape[1] // self.size * self.size
-        pooled = [self.reduce(bars[:, :whole].unflatten(1, (-1, self.size)), dim=2)]
+        pooled = [self.reduce(bars[:, :whole].reshape(len(x), -1, self.size, x.shape[1]), dim=2)]
         if whole < bars.shape[1]:
             pooled.append(self.reduce(bars[:, whole:], dim=1, keepdim=True))
         return torch.cat(pooled, dim=1).transpose(1, 2)

@@ -16,7 +16,7 @@ from neuralforecast.models.tft import GRN, TemporalCovariateEncoder, TemporalFus
 from torch import Tensor, nn
 from torch.nn import functional
 
-from barcast.networks._gating import GatedResidual, GatedSkip, LastStepAttention, StackedLinear, gated
+from barcast.networks._gating import GatedResidual, GatedSkip, LastStepAttention, StackedLinear
 from barcast.networks.dropout import Dropout
 
 CONSTANTS = 2  # variables beside the features: neuralforecast's series, and its last value at every bar
@@ -66,7 +66,9 @@ class TFT(nn.Module):
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         encoder, decoder = parts.encoder, parts.decoder
-        self.selection = VariableSelection(parts.embedding, list(encoder.history_vsn.var_grns), encoder.history_vsn.joint_grn)
+        self.selection = VariableSelection(
+            parts.embedding, list(encoder.history_vsn.var_grns), encoder.history_vsn.joint_grn
+        )
         self.query = nn.Parameter(_encoded(encoder.future_vsn.var_grns, parts.embedding.futr_exog_embedding_bias)[0])
         self.history, self.future = deepcopy(encoder.history_encoder), deepcopy(encoder.future_encoder)
         self.recurrent_gate = GatedSkip(encoder.input_gate, encoder.input_gate_ln)
@@ -139,7 +141,8 @@ class VariableSelection(nn.Module):
         self.norm_epsilon = own[0].layer_norm.ln.eps
         self.drop = Dropout(own[0].dropout.p)
         self.constants = nn.Parameter(_encoded(others, constants))  # [2, H]
-        self.joint_first, self.joint_skip = _of_features(joint.lin_a, constants), _of_features(joint.out_proj, constants)
+        self.joint_first = _of_features(joint.lin_a, constants)
+        self.joint_skip = _of_features(joint.out_proj, constants)
         self.joint_second = deepcopy(joint.lin_i)
         self.joint_gate = GatedSkip(joint.glu, joint.layer_norm.ln)
 
@@ -148,7 +151,7 @@ class VariableSelection(nn.Module):
         slope = torch.bmm(self.embed.weight, self.first.weight)  # [F, 1, H]
         start = self.first(self.embed.offset)
         size = max(1, BLOCK // self.norm.numel()) if rows.device.type == "cpu" else len(rows)
-        blocks = zip(rows.split(size), weights.split(size), strict=True)
+        blocks = zip(torch.split(rows, size), torch.split(weights, size), strict=True)
         return torch.cat([self._blend(*block, slope, start) for block in blocks])
 
     def weights(self, rows: Tensor) -> Tensor:
@@ -165,7 +168,7 @@ class VariableSelection(nn.Module):
         state = self.drop(self.second(state))
         state = self.value(state) * torch.sigmoid(self.gate(state)) + self.embed(x)
         state = functional.layer_norm(state, (hidden,), eps=self.norm_epsilon)
-        shares, others = weights.split((features, CONSTANTS), dim=1)
+        shares, others = torch.split(weights, [features, CONSTANTS], dim=1)
         scale = torch.bmm(shares.T.unsqueeze(-1), self.norm.view(features, 1, hidden))  # [F, R, H]
         offset = shares @ self.norm_bias.view(features, hidden) + others @ self.constants  # [R, H]
         return (state * scale).sum(dim=0) + offset
@@ -174,7 +177,8 @@ class VariableSelection(nn.Module):
         """A layer over the embeddings of all features, `[R, F] -> [R, out]`."""
         by_feature = layer.weight.view(len(layer.weight), *self.embed.weight.shape[::2])  # [out, F, H]
         weight = (by_feature * self.embed.weight.squeeze(1)).sum(dim=-1)  # [out, F]
-        return functional.linear(rows, weight, layer(self.embed.bias))
+        answer: Tensor = functional.linear(rows, weight, layer(self.embed.bias))
+        return answer
 
 
 def _halves(layers: Sequence[nn.Linear]) -> tuple[StackedLinear, StackedLinear]:
