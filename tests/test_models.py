@@ -47,6 +47,7 @@ SMALL_NETWORK = {
     "heads": 2,
     "dropout": 0.0,
     "watch_stride": 1,
+    "run_length": 1,  # runs share rows, so that gradients are added up in another order than those of plain arrays
 }
 SEQ_LEN = 8
 FEATURES = ["noise", "now", "then", "more noise"]

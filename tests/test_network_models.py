@@ -71,7 +71,7 @@ def order_of_events(count, seed):
 
 def test_it_finds_the_order_of_two_events_which_no_bar_shows(name):
     train, val = order_of_events(1500, 0), order_of_events(400, 1)
-    model = create(name, max_epochs=25, learning_rate=0.005, early_stopping=True, patience=25)
+    model = create(name, max_epochs=12, batch_size=32, learning_rate=0.005, early_stopping=True, patience=12)
     model.fit(*train, *val)
     assert log_loss(model.predict_proba(val[0]), val[1]) < 0.35
     linear = ModelRegistry.create("logistic", config("logistic", lags=[0], spans=[]), 5, ["f0", "f1"])
