@@ -176,3 +176,63 @@ def test_all_of_them_write_their_results(tmp_path, monkeypatch, capsys):
         "prepare.json": {"b": 2},
     }
     assert "failed: lags" in capsys.readouterr().err
+
+
+def test_evaluation_times_both_stages(capsys, monkeypatch):
+    from benchmarks import evaluation
+
+    monkeypatch.setattr(evaluation, "IMPORTS", "import json")
+    evaluation.main(["--models", "2", "--rows", "800", "--resamples", "100"])
+    found = figures(capsys)
+    assert (found["cells"], found["rows"], found["resamples"]) == (4, 800, 100)
+    assert found["seconds"] == pytest.approx(found["evaluate_seconds"] + found["compare_seconds"], rel=0.05)
+    assert found["cpu_seconds"] > 0
+    assert found["start_seconds"] > 0
+
+
+def test_coverage_reports_every_share(capsys):
+    from benchmarks import coverage
+
+    small = ["--simulations", "4", "--bars", "300", "--resamples", "100", "--truth-bars", "3000", "--horizons", "5"]
+    coverage.main(small)
+    found = figures(capsys)
+    assert set(found["intervals"]["h5"]) == {*coverage.METRICS, "delta"}
+    for part in (found["intervals"], found["sets"], found["false_discoveries"]):
+        for figure in part["h5"].values():
+            assert 0 <= figure["share"] <= 1
+            assert 0 < figure["binomial_error"] < 1
+    differences = [point["log_loss_difference"] for point in found["power"]["h5"]]
+    assert differences == sorted(differences, reverse=True)
+
+
+def test_simulated_markets_have_the_probabilities_that_they_say():
+    from benchmarks._markets import simulate
+
+    for horizon in (1, 5, 20):
+        market = simulate(300_000, horizon, np.random.default_rng(horizon))
+        p = market.probabilities(market.signal)
+        assert p.sum(axis=-1) == pytest.approx(1)
+        strong = np.abs(market.signal) > 1
+        for chosen in (strong & (market.signal > 0), strong & (market.signal < 0), ~strong):
+            came = [(market.label[chosen] == label).mean() for label in (-1, 0, 1)]
+            assert came == pytest.approx(p[chosen].mean(axis=0), abs=0.015)
+
+
+@pytest.mark.slow
+def test_intervals_sets_and_verdicts_keep_their_word(capsys):
+    """A fifth of `python -m benchmarks.coverage`: shares within 3 binomial errors of nominal."""
+    from benchmarks import coverage
+
+    coverage.main(["--simulations", "100", "--resamples", "300", "--truth-bars", "400000"])
+    found = figures(capsys)
+    for horizon in ("h5", "h20"):
+        for name in ("log_loss", "brier", "accuracy", "mcc", "auc_ovr", "sharpe", "delta"):
+            figure = found["intervals"][horizon][name]
+            assert figure["share"] >= figure["nominal"] - 1.5 * figure["binomial_error"], (horizon, name)
+        for figure in found["sets"][horizon].values():
+            assert abs(figure["share"] - figure["nominal"]) <= 1.5 * figure["binomial_error"]
+        figure = found["false_discoveries"][horizon]["verdicts"]
+        assert figure["share"] <= figure["nominal"] + 1.5 * figure["binomial_error"]
+        powers = [point["called_better"] for point in found["power"][horizon]]
+        assert powers == sorted(powers)
+        assert powers[-1] > 0.9
