@@ -17,6 +17,7 @@ from barcast.errors import ConfigError, ModelError
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
+from barcast.serving.gates import PromoteConfig
 from barcast.stages.audit import AuditedDataConfig
 
 _HORIZON_BLOCK = re.compile(r"h\d+")
@@ -50,6 +51,7 @@ class Params(Section):
     model: dict[str, Any]
     evaluate: EvaluateConfig
     compare: CompareSection
+    promote: PromoteConfig
 
     @model_validator(mode="after")
     def _purge_covers_labels(self) -> Params:

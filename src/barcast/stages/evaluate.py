@@ -29,7 +29,7 @@ def evaluate(model_name: str, horizon: int, config: EvaluateConfig, paths: Paths
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon))
     model = _load(model_name, horizon, paths)
     scored = _evaluate(model, dataset, config)
-    prior = _evaluate(_fit_prior(dataset, horizon), dataset, config)
+    prior = _evaluate(fit_prior(dataset, horizon), dataset, config)
     _write_predictions(scored, paths, cell)
     content = {**_metrics(scored), "prior": _metrics(prior)}
     with atomic_dir(paths.cell_metrics(cell).parent) as folder:
@@ -46,7 +46,7 @@ def _load(model_name: str, horizon: int, paths: Paths) -> BaseModel:
     return model_class.load(checkpoint)
 
 
-def _fit_prior(dataset: TimeSeriesDataset, horizon: int) -> BaseModel:
+def fit_prior(dataset: TimeSeriesDataset, horizon: int) -> BaseModel:
     """The class frequencies of the train split: what a model must beat to have learnt anything."""
     config = {"model_name": "prior", "model_family": "baseline", "horizon": horizon, "random_seed": 0, "threads": 1}
     model = Prior(config, horizon, dataset.feature_columns())
