@@ -87,7 +87,7 @@ def rollback(paths: Paths, horizon: int) -> Promotion:
     versions.point(CHAMPION, previous.version)
     versions.point(PREVIOUS, champion.version)
     cell = read_json(paths.registry(horizon) / METADATA_FILE)["cell"]
-    return Promotion(cell, previous.version, champion.version, changed=True)
+    return Promotion(cell, str(previous.version), str(champion.version), changed=True)
 
 
 def _install(
@@ -115,11 +115,11 @@ def _install(
         if not same or folder_hash(paths.registry(candidate.horizon) / "model") != metadata["model_sha256"]:
             _fill_registry(paths, candidate.horizon, registry)
     if same:
-        return Promotion(candidate.cell, version.version, None, changed=False)
+        return Promotion(candidate.cell, str(version.version), None, changed=False)
     if champion is not None:
         versions.point(PREVIOUS, champion.version)
     versions.point(CHAMPION, version.version)
-    return Promotion(candidate.cell, version.version, champion.version if champion else None, changed=True)
+    return Promotion(candidate.cell, str(version.version), str(champion.version) if champion else None, changed=True)
 
 
 def _fill_registry(paths: Paths, horizon: int, source: Path) -> None:
@@ -133,6 +133,7 @@ def _fill_registry(paths: Paths, horizon: int, source: Path) -> None:
     write_json(target / METADATA_FILE, read_json(source / METADATA_FILE))
     try:
         with Repo(str(paths.root)) as repo:
+            repo.scm_context.quiet = True
             repo.add([str(target / "model")])
     except DvcException as error:
         raise PromotionError(f"{target / 'model'}: `dvc add` failed: {' '.join(str(error).split())}") from None

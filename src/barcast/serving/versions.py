@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ class Versions:
     def __init__(self, paths: Paths, horizon: int) -> None:
         self._paths = paths
         self.name = registered_name(horizon)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         self._store: Store = connect(paths)
 
     def aliased(self, alias: str) -> Any | None:
