@@ -1,6 +1,6 @@
 """All benchmarks, one after the other; each one's figures go to benchmarks/results/<name>.json.
 
-python -m benchmarks [windows boosting lags prepare curves]
+python -m benchmarks [windows boosting lags prepare curves serving]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from barcast.files import write_json
 from benchmarks._measure import ROOT, say
 
-NAMES = ("windows", "prepare", "lags", "boosting", "curves")  # the longest last
+NAMES = ("windows", "prepare", "serving", "lags", "boosting", "curves")  # the longest last
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

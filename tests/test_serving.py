@@ -181,10 +181,7 @@ REFUSALS = {
     ),
     "no time": (lambda b: spoil(b, 5, "datetime", pd.NaT), "row 5: the time is missing; give every row its time"),
     "not a time": (lambda b: b.assign(datetime="now"), "datetime = 'now' can't be read as a UTC time; write it like"),
-    "no symbol": (
-        lambda b: spoil(b, 5, "symbol", None),
-        "row 5 (2015-02-22 00:30:00+00:00): the symbol is missing; give every row its symbol",
-    ),
+    "no symbol": (lambda b: spoil(b, 5, "symbol", None), "row 5 (2015-02-22 00:30:00+00:00): the symbol is missing"),
     "wrong column": (
         lambda b: b.rename(columns={"close": "Close"}),
         "request: column 'close' is missing; rename 'Close' to 'close'",
@@ -511,7 +508,8 @@ def test_a_body_of_50_mb_is_refused_and_the_server_goes_on(server, request_bars)
     split = json.loads(request_bars.to_json(orient="split", index=False, date_format="iso"))
     rows = json.dumps(split["data"])[1:-1]
     columns = json.dumps(split["columns"])
-    body = f'{{"dataframe_split": {{"columns": {columns}, "data": [{", ".join([rows] * (50 * 2**20 // len(rows) + 1))}]}}}}'
+    many = ", ".join([rows] * (50 * 2**20 // len(rows) + 1))
+    body = f'{{"dataframe_split": {{"columns": {columns}, "data": [{many}]}}}}'
     assert len(body) >= 50 * 2**20
     status, answer = server.request("POST", "/invocations", body)
     assert status == 400
@@ -521,6 +519,28 @@ def test_a_body_of_50_mb_is_refused_and_the_server_goes_on(server, request_bars)
     status, answers = server.ask(request_bars)
     assert status == 200
     assert len(answers) == len(request_bars) - NEEDED + 1
+
+
+def test_the_benchmark_asks_every_model(trained, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(_served.REPOSITORY))
+    from benchmarks import serving
+
+    serving.main(["--root", str(trained.root), "--calls", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["models"].keys() == set(_served.MODELS)
+    boosters = [found["models"][model]["exact"]["p50_ms"] for model in ("xgboost", "lightgbm", "catboost")]
+    assert found["boosters_p50_ms"] == max(boosters) > 0
+    assert found["history"] == {"exact": EXACT, "least": NEEDED}
+
+
+def test_the_benchmark_asks_for_trained_cells(tmp_path, trained, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(_served.REPOSITORY))
+    from benchmarks import serving
+
+    shutil.copy(trained.params, tmp_path)
+    with pytest.raises(SystemExit):
+        serving.main(["--root", str(tmp_path)])
+    assert "no trained model; run `dvc repro evaluate@prior-5` first" in capsys.readouterr().err
 
 
 def test_python_gets_the_same_from_mlflow(repository, predictors, request_bars, monkeypatch):

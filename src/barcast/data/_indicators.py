@@ -297,6 +297,4 @@ _MONDAY = 3.0 * DAY  # since Monday, at the epoch: 1970-01-01 was a Thursday
 
 def phase(bars: Bars, period: float, wave: Callable[[Array], Array]) -> Array:
     """Sine or cosine of the time since the day's (or Monday's) midnight UTC, one turn a `period` of seconds."""
-    utc = bars.datetime.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
-    seconds = utc.astype(np.int64) / 1000.0
-    return wave(2.0 * np.pi * (((seconds + _MONDAY) % period) / period))
+    return wave(2.0 * np.pi * (((bars.seconds + _MONDAY) % period) / period))

@@ -242,6 +242,12 @@ class Bars:
         return self.high / near, self.low / near, self.close / near
 
     @cached_property
+    def seconds(self) -> Array:
+        """Since the epoch, to the millisecond."""
+        utc = self.datetime.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
+        return utc.astype(np.int64) / 1000.0
+
+    @cached_property
     def log_return(self) -> Array:
         """ln(C[t] / C[t-1])."""
         return log_ratio(self.close, lag(self.close, 1))

@@ -126,9 +126,10 @@ def check_bars(frame: pd.DataFrame, file: str) -> None:
     require_columns(file, list(frame.columns), list(_SCHEMA.columns))
     if frame.empty:
         raise DataError(f"{file}: {EMPTY}")
+    kinds = frame.dtypes
     for name, column in _SCHEMA.columns.items():
-        if frame[name].dtype != column.dtype.type:
-            raise bad_row(file, frame, 0, f"{name} has type {frame[name].dtype}; convert it to {column.dtype.type}")
+        if kinds[name] != column.dtype.type:
+            raise bad_row(file, frame, 0, f"{name} has type {kinds[name]}; convert it to {column.dtype.type}")
     if _is_sound(frame):
         return
     try:
@@ -143,19 +144,20 @@ def check_bars(frame: pd.DataFrame, file: str) -> None:
 
 def _is_sound(frame: pd.DataFrame) -> bool:
     """Whether every rule of the schema holds, in a fraction of its time: an answer to one bar waits for this."""
-    opened, high, low, close, volume = frame[list(OHLCV)].to_numpy().T
-    prices = (opened, high, low, close)
-    with np.errstate(invalid="ignore"):
-        bounded = (high >= np.maximum(opened, close)) & (low <= np.minimum(opened, close))
-        numbers = np.isfinite(frame[list(OHLCV)].to_numpy()).all() and all((price > 0).all() for price in prices)
-    if not (numbers and (volume >= 0).all() and bounded.all()):
+    numbers = np.stack([frame[name].to_numpy() for name in OHLCV])  # [5, R]
+    opened, high, low, close, volume = numbers
+    if not (np.isfinite(numbers).all() and (numbers[:4] > 0).all() and (volume >= 0).all()):
+        return False
+    if not ((high >= np.maximum(opened, close)) & (low <= np.minimum(opened, close))).all():
         return False
     codes, names = pd.factorize(frame["symbol"])
     times = pd.DatetimeIndex(frame["datetime"]).asi8
-    if (codes < 0).any() or "" in names or frame["datetime"].isna().any():
+    if (codes < 0).any() or "" in names or (times == pd.NaT.value).any():
         return False
-    order = np.argsort(codes, kind="stable")
-    return bool(((np.diff(times[order]) > 0) | (np.diff(codes[order]) > 0)).all())
+    if len(names) > 1:
+        order = np.argsort(codes, kind="stable")
+        codes, times = codes[order], times[order]
+    return bool(((np.diff(times) > 0) | (np.diff(codes) > 0)).all())
 
 
 def known_bars(table: pd.DataFrame, symbols: Sequence[str], source: str) -> pd.DataFrame:
@@ -176,7 +178,7 @@ def known_bars(table: pd.DataFrame, symbols: Sequence[str], source: str) -> pd.D
     if table.empty:
         raise DataError(f"{source}: {EMPTY}")
     frame = table[[*KEYS, *OHLCV]].reset_index(drop=True)
-    if any(frame[name].dtype != column.dtype.type for name, column in _SCHEMA.columns.items()):
+    if any(kind != _SCHEMA.columns[name].dtype.type for name, kind in frame.dtypes.items()):
         frame, present = read_table(source, frame, list(symbols))
     else:
         present = set(frame["symbol"].dropna().unique()) - {""}

@@ -90,7 +90,8 @@ class Predictor:
         windows = Windows(np.ascontiguousarray(scaled.to_numpy()), ends, length)  # [N, L, F]
         meta = index.iloc[ends]
         output = self._postprocess(self.model.predict(windows, meta))
-        return output.to_dataframe()[list(ANSWER)].set_axis(meta.index).sort_index()
+        answers = output.to_dataframe()[list(ANSWER)].set_axis(meta.index)
+        return answers if len(parts) == 1 else answers.sort_index()
 
     def warm_up(self) -> None:
         """Answer one made-up bar, so that what is compiled or loaded on first use is there for the first caller."""
