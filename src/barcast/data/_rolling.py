@@ -245,7 +245,8 @@ class Bars:
     def seconds(self) -> Array:
         """Since the epoch, to the millisecond."""
         utc = self.datetime.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
-        return utc.astype(np.int64) / 1000.0
+        seconds: Array = utc.astype(np.int64) / 1000.0
+        return seconds
 
     @cached_property
     def log_return(self) -> Array:
