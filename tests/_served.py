@@ -20,7 +20,7 @@ from barcast.stages.train import train
 from barcast.stages.window import WindowStageConfig, write_windows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODELS, HORIZON, SYMBOLS = ["prior", "logistic", "xgboost", "lightgbm", "catboost"], 5, ["AAA", "BBB"]
+MODELS, HORIZON, SYMBOLS = ["prior", "logistic", "xgboost", "lightgbm", "catboost", "gru"], 5, ["AAA", "BBB"]
 CHANGES = {
     "models": MODELS,
     "horizons": [HORIZON],
@@ -32,6 +32,8 @@ CHANGES = {
     "window.train_stride": 1,
     "model.max_rounds": 8,
     "model.threads": 1,
+    "model.max_epochs": 2,
+    "model.gru.hidden_size": 8,
     "model.xgboost.lags": [0, 1, 2],
     "model.catboost.learning_rate": 0.15,
     "model.catboost.lags": [0, 3],

@@ -21,6 +21,7 @@ from barcast.serving.gates import Interval, PromoteConfig
 from barcast.serving.predictor import Predictor
 from barcast.serving.registry import promote
 from barcast.serving.versions import CHAMPION, PREVIOUS, Versions
+from barcast.stages.spec import spec
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -356,9 +357,9 @@ def test_promoting_what_was_promoted_before_finds_its_version(barcast, repositor
     assert f"barcast-h5 version 1 is champion: {best}_h5, version 2 is previous" in out
 
 
-def test_the_pipeline_leaves_the_registry_alone(repository):
+def test_the_stage_that_prunes_leaves_the_registry_alone(repository):
     before = folder_hash(repository.registry(5))
-    _served.run_stages(repository)
+    spec(repository)
     assert folder_hash(repository.registry(5)) == before
 
 

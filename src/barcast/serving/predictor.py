@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Predictor:
         self.model = ModelRegistry.get_metadata(self.config.model).model_class.load(folder)
         self._scaler = self.config.fitted_scaler()
         self._postprocess = load_postprocessing(folder)
+        self._lock = Lock()  # a server asks from several threads, and libraries change settings while they answer
         self._names = feature_names(self.config.features)
         self._warmup = warmup_bars(self.config.features)
 
@@ -89,7 +91,8 @@ class Predictor:
         scaled = self._scaler.transform(pd.DataFrame(block.T, columns=self._names, copy=False))
         windows = Windows(np.ascontiguousarray(scaled.to_numpy()), ends, length)  # [N, L, F]
         meta = index.iloc[ends]
-        output = self._postprocess(self.model.predict(windows, meta))
+        with self._lock:
+            output = self._postprocess(self.model.predict(windows, meta))
         answers = output.to_dataframe()[list(ANSWER)].set_axis(meta.index)
         return answers if len(parts) == 1 else answers.sort_index()
 
