@@ -1,6 +1,6 @@
 """All benchmarks, one after the other; each one's figures go to benchmarks/results/<name>.json.
 
-python -m benchmarks [windows prepare lags evaluation boosting curves coverage]
+python -m benchmarks [windows prepare serving lags evaluation tft boosting curves coverage]
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from pathlib import Path
 from barcast.files import write_json
 from benchmarks._measure import ROOT, say
 
-NAMES = ("windows", "prepare", "lags", "evaluation", "boosting", "curves", "coverage")  # the longest last
+NAMES = (
+    "windows",
+    "prepare",
+    "serving",
+    "lags",
+    "evaluation",
+    "tft",
+    "boosting",
+    "curves",
+    "coverage",
+)  # the longest last
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

@@ -40,3 +40,11 @@ def write_params(tmp_path, committed_params):
         return target
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A tiny repository with every cell trained; to be read or copied, never changed."""
+    import _served
+
+    return _served.build(tmp_path_factory.mktemp("trained") / "repository")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.config import validate
-from barcast.data import leakage, scores
+from barcast.data import features, leakage, scores
 from barcast.data.features import compute_features
 from barcast.data.splits import Scaler, split_rows
 from barcast.data.synthetic import FUTURES, synthetic_bars, synthetic_splits, write_splits
@@ -148,9 +148,14 @@ def whole_sample(own, config):
     return features.assign(ret_3=features["ret_3"] / features["ret_3"].std())
 
 
+def compute_with(monkeypatch, function):
+    """Let the prepare stage take its features from `function`."""
+    monkeypatch.setattr(features, "compute_features", lambda own, config, last: function(own, config).iloc[-last:])
+
+
 @pytest.mark.parametrize(("leaky", "column"), [(centred, "ret_1"), (shifted, "ret_2"), (whole_sample, "ret_3")])
 def test_a_feature_that_looks_ahead_is_caught(root, monkeypatch, leaky, column):
-    monkeypatch.setattr(prepare_stage, "compute_features", leaky)
+    compute_with(monkeypatch, leaky)
     monkeypatch.setattr(stage, "compute_features", leaky)
     run_prepare(root)
     refuse(
@@ -166,14 +171,14 @@ def test_a_feature_that_looks_ahead_only_where_the_future_is_there_is_caught(roo
         features = compute_features(own, config)
         return features.assign(ret_5=features["ret_5"] + (own["close"].shift(-1) > own["close"] * 2))
 
-    monkeypatch.setattr(prepare_stage, "compute_features", leaky)
+    compute_with(monkeypatch, leaky)
     monkeypatch.setattr(stage, "compute_features", leaky)
     run_prepare(root)
     refuse(root, r"feature 'ret_5' changes when the bars after 20.* are altered")
 
 
 def test_splits_made_by_other_code_are_caught(root, monkeypatch):
-    monkeypatch.setattr(prepare_stage, "compute_features", lambda own, config: shifted(own, config).assign(ret_1=0.0))
+    compute_with(monkeypatch, lambda own, config: shifted(own, config).assign(ret_1=0.0))
     run_prepare(root)
     refuse(root, r"scaler.json: center of feature 'ret_1' is 0\.0, fitted on train alone it is -?\d")
 

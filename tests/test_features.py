@@ -17,7 +17,7 @@ from numba.core.caching import CacheImpl
 
 from barcast.config import validate
 from barcast.data._rolling import compiled
-from barcast.data.features import FeatureConfig, compute_features, feature_names, warmup_bars
+from barcast.data.features import FeatureConfig, compute_features, feature_names, memory_bars, warmup_bars
 from barcast.errors import ConfigError
 
 GROUPS = list(FeatureConfig.model_fields)
@@ -198,7 +198,31 @@ def test_where_the_history_starts_matters_to_recursive_features_alone_and_little
         if RECURSIVE.search(name):
             assert (late[name] - full[name]).abs().max() < 0.03 * full[name].std(), name
         else:
-            np.testing.assert_allclose(late[name], full[name], rtol=1e-9, atol=1e-10, err_msg=name)
+            assert same_bits(late[[name]], full[[name]]), name
+
+
+@pytest.mark.parametrize("start", [1, 700, 1399])
+@pytest.mark.parametrize("tick", [0.0001, 0.05])
+def test_after_the_memory_no_bit_tells_where_the_history_started(start: int, tick: float) -> None:
+    bars = make_bars(memory_bars(ALL) + 1700, seed=start, tick=tick)
+    late = compute_features(bars.iloc[start:], ALL).iloc[memory_bars(ALL) :]
+    assert len(late) > 200
+    assert same_bits(late, compute_features(bars, ALL).loc[late.index])
+
+
+def test_groups_without_recursive_features_remember_their_windows_alone() -> None:
+    for group in GROUPS:
+        recursive = any(RECURSIVE.search(name) for name in feature_names(only(group)))
+        assert (memory_bars(only(group)) > warmup_bars(only(group))) == recursive, group
+
+
+@pytest.mark.parametrize("last", [1, 60, 399, 400, 600, 10_000])
+def test_the_last_rows_alone_are_the_same_bits(last: int) -> None:
+    assert same_bits(compute_features(BARS, ALL, last), FEATURES.tail(last))
+
+
+def test_fewer_groups_need_fewer_bars_for_the_last_rows() -> None:
+    assert same_bits(compute_features(BARS, only("candles"), 3), compute_features(BARS, only("candles")).tail(3))
 
 
 # --- scale-free ------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from barcast.fingerprint import Fingerprinter
 
 LAYERS = [  # top to bottom; a module belongs to its longest matching name
     ["barcast.cli", "barcast.stages.spec", "barcast.doctor", "barcast.overrides"],
+    ["barcast.serving"],
     ["barcast.params"],
     ["barcast.stages"],
+    ["barcast.serving.gates"],  # its settings are a section of params.yaml
     ["barcast.tuning", "barcast.evaluation"],
     ["barcast.training"],
     ["barcast.models"],

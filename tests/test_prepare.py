@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from barcast.config import validate
+from barcast.data import features
 from barcast.data.features import compute_features, feature_names, warmup_bars
 from barcast.data.labels import label_bars, label_columns
 from barcast.data.splits import Scaler
@@ -167,13 +168,13 @@ def test_too_few_bars_are_refused(tmp_path):
 
 
 def test_a_feature_that_is_not_finite_is_named(bars, tmp_path, monkeypatch):
-    def broken(own, config):
-        features = compute_features(own, config)
+    def broken(own, config, last):
+        computed = compute_features(own, config, last)
         if own["symbol"].iloc[0] == "BBB":
-            features.loc[400, "ret_2"] = 1e300  # more than float32 holds
-        return features
+            computed.loc[400, "ret_2"] = 1e300  # more than float32 holds
+        return computed
 
-    monkeypatch.setattr(stage, "compute_features", broken)
+    monkeypatch.setattr(features, "compute_features", broken)
     bars.to_parquet(tmp_path / "bars.parquet", index=False)
     with pytest.raises(DataError, match=r"BBB 2015-.*: feature 'ret_2' is inf, expected a finite number"):
         run(tmp_path)

@@ -17,6 +17,7 @@ from barcast.errors import ConfigError, ModelError
 from barcast.evaluation.evaluator import EvaluateSection
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
+from barcast.serving.gates import PromoteConfig
 from barcast.stages.audit import AuditedDataConfig
 from barcast.stages.compare import CompareSection
 
@@ -45,6 +46,7 @@ class Params(Section):
     model: dict[str, Any]
     evaluate: EvaluateSection
     compare: CompareSection
+    promote: PromoteConfig
 
     @model_validator(mode="after")
     def _purge_covers_labels(self) -> Params:

@@ -103,6 +103,10 @@ class Paths:
     def report(self) -> Path:
         return self.root / "experiments/report"
 
+    def registry(self, horizon: int) -> Path:
+        """The champion of one horizon: `model/` and `metadata.json`."""
+        return self.root / f"experiments/registry/h{horizon}"
+
     @property
     def store(self) -> Path:
         """The MLflow store: of the real repository, also inside a queued experiment's temporary copy."""

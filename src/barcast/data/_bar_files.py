@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _ALIASES = {"datetime": ("date", "timestamp", "time", "open_time"), "symbol": ("
 _FIRST, _LAST = pd.Timestamp("1678-01-01", tz="UTC"), pd.Timestamp("2262-01-01", tz="UTC")
 # pandas reads "now" as the present and "2020" as a day: a time must spell its date.
 _DATE = r"\d{4}-?\d\d-?\d\d"
+_UNREADABLE = (arrow.ArrowException, OSError, UnicodeDecodeError)
 
 
 def list_files(path: Path) -> list[Path]:
@@ -56,26 +58,36 @@ def read_file(file: Path, asked: list[str], stem: str | None) -> tuple[pd.DataFr
     Raises:
         DataError: the file is unreadable or empty, or a column is missing or can't be converted.
     """
-    if not file.stat().st_size:
-        raise DataError(f"{file}: {EMPTY}")
     try:
-        names = _column_names(file)
-        symbol = None if "symbol" in names else _only_symbol(file, names, asked, stem)
+        wanted, symbol = _plan(file, asked, stem)
         if symbol is not None and symbol not in asked:
             return pd.DataFrame(), {symbol}
-        wanted = [name for name in (*KEYS, *OHLCV) if name != "symbol" or symbol is None]
-        require_columns(str(file), names, wanted)
         table = _read_csv(file, wanted) if file.suffix == ".csv" else parquet.ParquetFile(file).read(wanted)
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{file}: can't be read as {file.suffix[1:]}: {reason}; check that the file is whole and may be read"
-        ) from None
+    except _UNREADABLE as error:
+        raise _unreadable(file, error) from None
     if not table.num_rows:
         raise DataError(f"{file}: {EMPTY}")
-    if symbol is not None:
-        table = table.append_column("symbol", arrow.repeat(symbol, table.num_rows))
-    return _select(str(file), table, asked)
+    return select_rows(str(file), _with_symbol(table, symbol), asked)
+
+
+def stream_file(file: Path, asked: list[str], stem: str | None, rows: int) -> Iterator[tuple[pd.DataFrame, set[str]]]:
+    """What `read_file` answers, at most `rows` rows at a time: the file may be larger than memory.
+
+    Raises:
+        DataError: as `read_file`, once the rows are reached.
+    """
+    done = 0
+    try:
+        wanted, symbol = _plan(file, asked, stem)
+        for table in _csv_tables(file, wanted) if file.suffix == ".csv" else _parquet_tables(file, wanted, rows):
+            for start in range(0, table.num_rows, rows):
+                part = _with_symbol(table.slice(start, rows), symbol)
+                yield select_rows(str(file), part, asked, done + start)
+            done += table.num_rows
+    except _UNREADABLE as error:
+        raise _unreadable(file, error) from None
+    if not done:
+        raise DataError(f"{file}: {EMPTY}")
 
 
 def require_columns(file: str, names: list[str], wanted: list[str]) -> None:
@@ -100,6 +112,29 @@ def bad_row(file: str, frame: pd.DataFrame, position: int, problem: str) -> Data
     row = frame.iloc[position]
     time = f" ({row['datetime']})" if pd.notna(row.get("datetime")) else ""
     return DataError(f"{file}: {row['symbol']}, row {frame.index[position]}{time}: {problem}")
+
+
+def _plan(file: Path, asked: list[str], stem: str | None) -> tuple[list[str], str | None]:
+    """The columns to read, and the symbol of all rows where the file has no column for it."""
+    if not file.stat().st_size:
+        raise DataError(f"{file}: {EMPTY}")
+    names = _column_names(file)
+    symbol = None if "symbol" in names else _only_symbol(file, names, asked, stem)
+    wanted = [name for name in (*KEYS, *OHLCV) if name != "symbol" or symbol is None]
+    if symbol is None or symbol in asked:
+        require_columns(str(file), names, wanted)
+    return wanted, symbol
+
+
+def _with_symbol(table: arrow.Table, symbol: str | None) -> arrow.Table:
+    return table if symbol is None else table.append_column("symbol", arrow.repeat(symbol, table.num_rows))
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0]
+    return DataError(
+        f"{file}: can't be read as {file.suffix[1:]}: {reason}; check that the file is whole and may be read"
+    )
 
 
 def _column_names(file: Path) -> list[str]:
@@ -129,17 +164,61 @@ def _read_csv(file: Path, wanted: list[str]) -> arrow.Table:
 
 
 def _parse_csv(file: Path, types: dict[str, arrow.DataType]) -> arrow.Table:
+    return arrow_csv.read_csv(file, convert_options=_columns(types))
+
+
+def _columns(types: dict[str, arrow.DataType]) -> arrow_csv.ConvertOptions:
     # Types are always given: Arrow guesses them from the first block, and fails where a later one differs.
-    convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(types))
-    return arrow_csv.read_csv(file, convert_options=convert)
+    return arrow_csv.ConvertOptions(column_types=types, include_columns=list(types))
 
 
-def _select(file: str, table: arrow.Table, asked: list[str]) -> tuple[pd.DataFrame, set[str]]:
-    """The rows of the symbols asked for as pandas columns of the right types, and all symbols of the table."""
-    symbols = _symbol_column(file, table["symbol"])
+def _csv_tables(file: Path, wanted: list[str]) -> Iterator[arrow.Table]:
+    """A CSV file block by block; where a block has no numbers, from there on as text, as `_read_csv` does."""
+    text = dict.fromkeys(wanted, arrow.string())
+    done = 0
+    try:
+        for batch in arrow_csv.open_csv(file, convert_options=_columns(text | dict.fromkeys(OHLCV, arrow.float64()))):
+            done += batch.num_rows
+            yield arrow.Table.from_batches([batch])
+        return
+    except arrow.ArrowInvalid:
+        pass
+    for batch in arrow_csv.open_csv(file, convert_options=_columns(text)):
+        new = batch.slice(min(done, batch.num_rows))
+        done -= batch.num_rows - new.num_rows
+        yield arrow.Table.from_batches([new])
+
+
+def _parquet_tables(file: Path, wanted: list[str], rows: int) -> Iterator[arrow.Table]:
+    for batch in parquet.ParquetFile(file).iter_batches(rows, columns=wanted):
+        yield arrow.Table.from_batches([batch])
+
+
+def read_table(source: str, table: pd.DataFrame, asked: list[str]) -> tuple[pd.DataFrame, set[str]]:
+    """The rows of a table in memory, with the columns of bars, as `read_file` answers those of a file.
+
+    Raises:
+        DataError: a column can't be converted.
+    """
+    columns = {}
+    for name in table.columns:
+        try:
+            columns[name] = arrow.chunked_array([arrow.Array.from_pandas(table[name])])
+        except (arrow.ArrowException, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{source}: column '{name}' holds values of different types: {reason}; write one") from None
+    return select_rows(source, arrow.table(columns), asked)
+
+
+def select_rows(file: str, table: arrow.Table, asked: list[str], first: int = 0) -> tuple[pd.DataFrame, set[str]]:
+    """The rows of the symbols asked for as pandas columns of the right types, and all symbols of the table.
+
+    Rows are numbered from `first` on, the number of the table's first row in its file.
+    """
+    symbols = _symbol_column(file, table["symbol"], first)
     mask = compute.is_in(symbols, value_set=arrow.array(asked, arrow.string()))
     frame = pd.DataFrame({"symbol": symbols.filter(mask).to_pandas().astype("str").array})
-    frame.index = pd.Index(np.flatnonzero(mask.to_numpy(zero_copy_only=False)))
+    frame.index = pd.Index(np.flatnonzero(mask.to_numpy(zero_copy_only=False)) + first)
     if len(frame):
         frame.insert(0, "datetime", _to_utc(file, frame, table["datetime"].filter(mask)))
         for name in OHLCV:
@@ -147,14 +226,14 @@ def _select(file: str, table: arrow.Table, asked: list[str]) -> tuple[pd.DataFra
     return frame, set(symbols.unique().to_pylist())
 
 
-def _symbol_column(file: str, column: arrow.ChunkedArray) -> arrow.Array:
+def _symbol_column(file: str, column: arrow.ChunkedArray, first: int) -> arrow.Array:
     kind = column.type.value_type if arrow.types.is_dictionary(column.type) else column.type
     if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
-        raise DataError(f"{file}: row 0: symbol = {column[0]} has type {kind}; write the symbols as text")
+        raise DataError(f"{file}: row {first}: symbol = {column[0]} has type {kind}; write the symbols as text")
     symbols = column.cast(arrow.string()).combine_chunks()
     named = compute.fill_null(compute.not_equal(symbols, ""), False)
     if not compute.all(named).as_py():
-        raise DataError(f"{file}: row {compute.index(named, False).as_py()}: {NAMELESS}")
+        raise DataError(f"{file}: row {first + compute.index(named, False).as_py()}: {NAMELESS}")
     return symbols
 
 

@@ -2,10 +2,10 @@
 
 Where an indicator is undefined because nothing moved or traded, its docstring names the neutral value.
 
-TA-Lib is used for what is recursive (EMA, RSI, MACD, TRIX, ATR), for CCI and slopes, which it computes afresh in
-each window, and for selections (MAX, MIN, AROON). Its other windowed sums are running ones, in which the rounding
-errors of the whole past stay; its MFI takes less than one unit of volume for none; its OBV and A/D grow with the
-length of the history. Those are written out here.
+TA-Lib is used for what is recursive (EMA, RSI, MACD, TRIX, ATR) and for selections (MAX, MIN, AROON). Its windowed
+sums are running ones or start at a place that depends on the first bar, so that rounding errors of the whole past
+stay in them; its MFI takes less than one unit of volume for none; its OBV and A/D grow with the length of the
+history. Those are written out here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from barcast.data._rolling import (
     ROUNDING,
     Array,
     Bars,
+    centred_distances,
     centred_products,
     deviation,
     ema,
@@ -30,6 +31,7 @@ from barcast.data._rolling import (
     ratio,
     ratio_of_sums,
     sign,
+    weighted_sums,
     window_sums,
 )
 
@@ -127,10 +129,9 @@ def dist_low(bars: Bars, window: int) -> Array:
 
 
 def slope(bars: Bars, window: int) -> Array:
-    """Least-squares slope of ln C, a bar."""
-    log_close = np.log(bars.unit[2])
-    found: Array = talib.LINEARREG_SLOPE(log_close, timeperiod=window)
-    return found
+    """Least-squares slope of ln C, a bar: the mean of the window's returns, weighted by a parabola."""
+    place = np.arange(1.0, window)  # of a return in the window, the latest first
+    return weighted_sums(bars.log_return, 6.0 * place * (window - place) / (window * (window * window - 1.0)))
 
 
 def adx(bars: Bars) -> Array:
@@ -192,8 +193,9 @@ def mean_stochastic(bars: Bars) -> Array:
 
 def cci(bars: Bars) -> Array:
     """Lambert's commodity channel index over 20 bars; 0 where the typical price stood still."""
-    found: Array = talib.CCI(*bars.unit, timeperiod=20)
-    return found
+    centre = mean(bars.typical, 20)
+    distance = centred_distances(bars.typical, centre, 20) / 20.0
+    return ratio(bars.typical - centre, 0.015 * distance, 0.0, 0.015 * ROUNDING * bars.typical)
 
 
 def macd(bars: Bars, part: int) -> Array:
@@ -295,6 +297,4 @@ _MONDAY = 3.0 * DAY  # since Monday, at the epoch: 1970-01-01 was a Thursday
 
 def phase(bars: Bars, period: float, wave: Callable[[Array], Array]) -> Array:
     """Sine or cosine of the time since the day's (or Monday's) midnight UTC, one turn a `period` of seconds."""
-    utc = bars.datetime.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
-    seconds = utc.astype(np.int64) / 1000.0
-    return wave(2.0 * np.pi * (((seconds + _MONDAY) % period) / period))
+    return wave(2.0 * np.pi * (((bars.seconds + _MONDAY) % period) / period))

@@ -84,6 +84,33 @@ def centred_powers(x: Array, centre: Array, window: int) -> tuple[Array, Array]:
 
 
 @compiled
+def centred_distances(x: Array, centre: Array, window: int) -> Array:
+    """Sum over the last `window` bars s of |x[s] - centre[t]|, [n] -> [n]."""
+    sums = np.full(x.size, np.nan)
+    for start in range(window - 1, x.size, _BLOCK):
+        stop = min(start + _BLOCK, x.size)
+        sums[start:stop] = 0.0
+        for back in range(window - 1, -1, -1):
+            for t in range(start, stop):
+                sums[t] += abs(x[t - back] - centre[t])
+    return sums
+
+
+@compiled
+def weighted_sums(x: Array, weights: Array) -> Array:
+    """Sum over the last bars of x[t-back] weights[back], [n] and [window] -> [n]."""
+    window = weights.size
+    sums = np.full(x.size, np.nan)
+    for start in range(window - 1, x.size, _BLOCK):
+        stop = min(start + _BLOCK, x.size)
+        sums[start:stop] = 0.0
+        for back in range(window - 1, -1, -1):
+            for t in range(start, stop):
+                sums[t] += x[t - back] * weights[back]
+    return sums
+
+
+@compiled
 def code_entropy(codes: Codes, kinds: int, window: int, first: int) -> Array:
     """Shannon entropy of the last `window` codes as a share of log(kinds), [n] -> [n] in 0..1.
 
@@ -207,9 +234,19 @@ class Bars:
 
     @cached_property
     def unit(self) -> tuple[Array, Array, Array]:
-        """High, low and close in units of the first close: TA-Lib takes moves below 1e-14 for zero."""
-        first = self.close[:1]
-        return self.high / first, self.low / first, self.close / first
+        """High, low and close in units of a power of two near the first close: TA-Lib takes moves below 1e-14 for zero.
+
+        Dividing by a power of two rounds nothing, so it makes no difference to any bit at which bar the history starts.
+        """
+        near = np.ldexp(1.0, np.frexp(self.close[:1])[1])
+        return self.high / near, self.low / near, self.close / near
+
+    @cached_property
+    def seconds(self) -> Array:
+        """Since the epoch, to the millisecond."""
+        utc = self.datetime.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
+        seconds: Array = utc.astype(np.int64) / 1000.0
+        return seconds
 
     @cached_property
     def log_return(self) -> Array:

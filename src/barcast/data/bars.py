@@ -16,10 +16,33 @@ import pandas as pd
 import pandera.pandas as pa
 
 from barcast.config import nearest
-from barcast.data._bar_files import EMPTY, KEYS, NAMELESS, OHLCV, bad_row, list_files, read_file, require_columns
+from barcast.data._bar_files import (
+    EMPTY,
+    KEYS,
+    NAMELESS,
+    OHLCV,
+    bad_row,
+    list_files,
+    read_file,
+    read_table,
+    require_columns,
+    stream_file,
+)
 from barcast.errors import DataError
 
-__all__ = ["KEYS", "OHLCV", "bar_spacing", "check_bars", "find_gaps", "load_bars", "require_rows"]
+__all__ = [
+    "KEYS",
+    "OHLCV",
+    "bar_spacing",
+    "check_bars",
+    "find_gaps",
+    "known_bars",
+    "list_files",
+    "load_bars",
+    "require_rows",
+    "stream_file",
+    "unknown_symbol",
+]
 
 _MEND = "mend or drop the row"
 _PROBLEMS = {  # by the name of the check, in the order in which one row's problems are reported
@@ -103,9 +126,12 @@ def check_bars(frame: pd.DataFrame, file: str) -> None:
     require_columns(file, list(frame.columns), list(_SCHEMA.columns))
     if frame.empty:
         raise DataError(f"{file}: {EMPTY}")
+    kinds = frame.dtypes
     for name, column in _SCHEMA.columns.items():
-        if frame[name].dtype != column.dtype.type:
-            raise bad_row(file, frame, 0, f"{name} has type {frame[name].dtype}; convert it to {column.dtype.type}")
+        if kinds[name] != column.dtype.type:
+            raise bad_row(file, frame, 0, f"{name} has type {kinds[name]}; convert it to {column.dtype.type}")
+    if _is_sound(frame):
+        return
     try:
         _SCHEMA.validate(frame[list(_SCHEMA.columns)].reset_index(drop=True), lazy=True)
     except pa.errors.SchemaErrors as error:
@@ -114,6 +140,60 @@ def check_bars(frame: pd.DataFrame, file: str) -> None:
         row, rank, column = min((int(i), list(_PROBLEMS).index(c), ranks.index(n)) for i, c, n in failures)
         values = frame[ranks].iloc[row].to_dict() | {"column": ranks[column], "value": frame[ranks[column]].iloc[row]}
         raise bad_row(file, frame, row, list(_PROBLEMS.values())[rank].format_map(values)) from None
+
+
+def _is_sound(frame: pd.DataFrame) -> bool:
+    """Whether every rule of the schema holds, in a fraction of its time: an answer to one bar waits for this."""
+    numbers = np.stack([frame[name].to_numpy() for name in OHLCV])  # [5, R]
+    opened, high, low, close, volume = numbers
+    if not (np.isfinite(numbers).all() and (numbers[:4] > 0).all() and (volume >= 0).all()):
+        return False
+    if not ((high >= np.maximum(opened, close)) & (low <= np.minimum(opened, close))).all():
+        return False
+    codes, names = pd.factorize(frame["symbol"])
+    times = pd.DatetimeIndex(frame["datetime"]).asi8
+    if (codes < 0).any() or "" in names or (times == pd.NaT.value).any():
+        return False
+    if len(names) > 1:
+        order = np.argsort(codes, kind="stable")
+        codes, times = codes[order], times[order]
+    return bool(((np.diff(times) > 0) | (np.diff(codes) > 0)).all())
+
+
+def known_bars(table: pd.DataFrame, symbols: Sequence[str], source: str) -> pd.DataFrame:
+    """A table of bars from elsewhere, such as a request, in the common form; its values are unchecked.
+
+    Args:
+        table: the columns of the common form in any order, among others; times may be text.
+        symbols: the symbols that may be in it.
+        source: where it came from, for the message.
+
+    Returns:
+        [rows, 7], in the order of `table` and numbered from 0.
+
+    Raises:
+        DataError: a column is missing or can't be converted, there are no rows, or a symbol is none of `symbols`.
+    """
+    require_columns(source, [str(name) for name in table.columns], [*KEYS, *OHLCV])
+    if table.empty:
+        raise DataError(f"{source}: {EMPTY}")
+    frame = table[[*KEYS, *OHLCV]].reset_index(drop=True)
+    if any(kind != _SCHEMA.columns[name].dtype.type for name, kind in frame.dtypes.items()):
+        frame, present = read_table(source, frame, list(symbols))
+    else:
+        present = set(frame["symbol"].dropna().unique()) - {""}
+    strange = sorted(present.difference(symbols))
+    if strange:
+        raise unknown_symbol(source, strange[0], symbols)
+    return frame
+
+
+def unknown_symbol(source: str, symbol: str, known: Sequence[str]) -> DataError:
+    """The refusal of a symbol that a model has not seen; the nearest known one is proposed, never taken."""
+    folded = {name.casefold(): name for name in known}
+    close = folded.get(nearest(symbol.casefold(), folded) or "")
+    hint = f"did you mean '{close}'?" if close else f"leave its rows out; known: {', '.join(sorted(known))}"
+    return DataError(f"{source}: symbol '{symbol}' is not one that the model was trained on; {hint}")
 
 
 def require_rows(frame: pd.DataFrame, needed: int, file: str, why: str) -> None:

@@ -8,7 +8,8 @@
 - Rows are treated as consecutive, whatever gap lies between their times.
 
 A feature over a window depends on that window alone. Recursive ones (EMA, RSI, ADX, MACD, TRIX, ATR) remember
-all earlier bars, with weights that fade: after the warm-up the bars that they started from carry under 0.5 %.
+all earlier bars, with weights that fade: after the warm-up the bars that they started from carry under 0.5 %, and
+after `memory_bars` nothing: wherever the history begins, the same bits come out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import partial
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import model_validator
 
@@ -25,6 +27,7 @@ from barcast.config import Section
 from barcast.data import _indicators as indicators
 from barcast.data import _volatility as measures
 from barcast.data._rolling import Array, Bars
+from barcast.errors import DataError
 
 Feature = Callable[[Bars], Array]
 Table = dict[str, Feature]
@@ -129,6 +132,14 @@ _WARMUP = {
     "regime": 101,
     "calendar": 0,
 }
+# What a recursive indicator keeps of its start falls below rounding (for the slowest, RSI over 28 bars, after
+# 53 ln 2 / ln(28/27) = 1010 bars), and then two histories round to the same number one day and stay together.
+_MEMORY = 1500
+_RECURSIVE = (
+    *("dist_ema_10", "dist_ema_20", "dist_ema_50", "cross_ema_10_50", "adx_14", "di_difference_14"),
+    *("rsi_7", "rsi_14", "rsi_28", "rsi_14_change_5", "macd_12_26", "macd_histogram_12_26_9", "trix_15"),
+    *("keltner_place_20", "atr_share_14"),
+)
 _GROUPS: dict[str, Table] = {
     "returns": _RETURNS,
     "candles": _CANDLES,
@@ -174,19 +185,53 @@ def warmup_bars(config: FeatureConfig) -> int:
     return max(_WARMUP[group] for group in config.groups())
 
 
-def compute_features(bars: pd.DataFrame, config: FeatureConfig) -> pd.DataFrame:
+def memory_bars(config: FeatureConfig) -> int:
+    """Bars before t that any feature of t can feel, to the last bit."""
+    recursive = any(name in _RECURSIVE for name in feature_names(config))
+    return _MEMORY if recursive else warmup_bars(config)
+
+
+def compute_features(bars: pd.DataFrame, config: FeatureConfig, last: int | None = None) -> pd.DataFrame:
     """All features of the groups that are on.
 
     Args:
         bars: [n] checked bars of one symbol in the order of time: datetime (UTC), open, high, low, close, volume.
         config: the groups.
+        last: the number of rows wanted, counted from the end; None: all. Features over a window are then computed
+            on no more bars than these rows need, recursive ones on all; no bit of the rows differs.
 
     Returns:
-        [n, F] float64 with the index of `bars`; NaN in the first `warmup_bars(config)` rows only.
+        [n, F] (or [last, F]) float64 with the index of `bars`; NaN in the first `warmup_bars(config)` rows of `bars`.
     """
-    series = Bars(bars)
-    functions = [function for group in config.groups() for function in _GROUPS[group].values()]
-    values = np.empty((len(functions), len(bars)))  # [F, n]: each feature contiguous, the frame a view of it
-    for row, function in zip(values, functions, strict=True):
-        row[:] = function(series)
-    return pd.DataFrame(values.T, index=bars.index, columns=feature_names(config), copy=False)
+    rows = len(bars) if last is None else min(last, len(bars))
+    whole = Bars(bars)
+    near = Bars(bars.iloc[max(len(bars) - rows - warmup_bars(config), 0) :]) if rows < len(bars) else whole
+    functions = [item for group in config.groups() for item in _GROUPS[group].items()]
+    values = np.empty((len(functions), rows))  # [F, n]: each feature contiguous, the frame a view of it
+    for row, (name, function) in zip(values, functions, strict=True):
+        row[:] = function(whole if name in _RECURSIVE else near)[-rows:]
+    return pd.DataFrame(values.T, index=bars.index[len(bars) - rows :], columns=feature_names(config), copy=False)
+
+
+def fill_features(bars: pd.DataFrame, config: FeatureConfig, out: npt.NDArray[np.float32]) -> None:
+    """The features of one symbol's last r bars as float32, the form that models are trained on and asked in.
+
+    Args:
+        bars: [n] as `compute_features` takes them, with a `symbol` for the message.
+        config: the groups.
+        out: [F, r], filled; r is at most n less the warm-up.
+
+    Raises:
+        DataError: a feature is not finite; names symbol, time and feature.
+    """
+    computed = compute_features(bars, config, out.shape[1])
+    with np.errstate(over="ignore"):  # what float32 can't hold is named below
+        out[:] = computed.to_numpy().T
+    for number, row in enumerate(out):
+        if not np.isfinite(row).all():
+            place = int(np.isfinite(row).argmin())
+            bar = bars.iloc[len(bars) - len(row) + place]
+            raise DataError(
+                f"{bar['symbol']} {bar['datetime'].isoformat()}: feature '{computed.columns[number]}' is {row[place]}, "
+                "expected a finite number; look for extreme prices or volumes at or before this bar"
+            )

@@ -26,6 +26,7 @@ from barcast.paths import SPLITS
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+_BLOCK = 16_384  # rows scaled at a time, for float64 copies to stay small
 
 
 class SplitConfig(Section):
@@ -85,9 +86,11 @@ class Scaler:
             raise DataError(
                 f"scaler: expected column '{missing[0]}', the table has not got it; run `dvc repro prepare`"
             )
+        center, scale = np.array(self.center), np.array(self.scale)
         scaled = np.empty((len(self.columns), len(frame)), np.float32)  # a row a column, as pandas holds it
-        for row, name, center, scale in zip(scaled, self.columns, self.center, self.scale, strict=True):
-            row[:] = np.clip((_exact(frame, name) - center) / scale, -self.clip, self.clip)
+        for start in range(0, len(frame), _BLOCK):
+            block = frame.iloc[start : start + _BLOCK][list(self.columns)].to_numpy(np.float32).astype(np.float64)
+            scaled[:, start : start + _BLOCK] = np.clip((block - center) / scale, -self.clip, self.clip).T
         return pd.DataFrame(scaled.T, index=frame.index, columns=list(self.columns), copy=False)
 
     def to_dict(self) -> dict[str, Any]:

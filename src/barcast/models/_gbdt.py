@@ -27,6 +27,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 POINTS_PER_BIN = 4
+FEW_WINDOWS = 256  # up to so many, waking other threads takes longer than all trees
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ class BoosterModel(BaseModel):
         if self.seq_len is None:
             raise ModelError(f"{self.config.model_name}: importance was asked for before fit; fit or load it first")
         return importance_frame(self._view(self.seq_len), self._gains(), self.feature_columns)
+
+    def _threads(self, block: FloatArray) -> int:
+        """Threads for the answer to `[n, C]`; the answer does not depend on them."""
+        threads: int = self.config.threads
+        return threads if len(block) > FEW_WINDOWS else 1
 
     def _labelled(
         self, view: LagView, X: Windows, y: Labels, rows: npt.NDArray[np.bool_], weight: npt.NDArray[np.float32]

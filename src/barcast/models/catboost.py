@@ -114,7 +114,7 @@ class CatBoostModel(BoosterModel):
 
     def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
         answer: npt.NDArray[np.floating] = self._booster.predict(
-            block, prediction_type="Probability", thread_count=self.config.threads
+            block, prediction_type="Probability", thread_count=self._threads(block)
         )
         return answer
 

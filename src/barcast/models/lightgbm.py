@@ -99,7 +99,7 @@ class LightGBMModel(BoosterModel):
         }
 
     def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
-        answer: npt.NDArray[np.floating] = self._booster.predict(block, num_threads=self.config.threads)
+        answer: npt.NDArray[np.floating] = self._booster.predict(block, num_threads=self._threads(block))
         return answer
 
     def _gains(self) -> npt.NDArray[np.floating]:

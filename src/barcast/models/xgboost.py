@@ -82,6 +82,7 @@ class XGBoostModel(BoosterModel):
         }
 
     def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
+        self._booster.set_param("nthread", self._threads(block))
         answer: npt.NDArray[np.floating] = self._booster.inplace_predict(block)
         return answer
 

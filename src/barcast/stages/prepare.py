@@ -13,7 +13,7 @@ from pydantic import Field
 from barcast.config import Section, load_yaml, validate
 from barcast.data.bars import KEYS, OHLCV, find_gaps, load_bars, require_rows
 from barcast.data.external import load_splits
-from barcast.data.features import FeatureConfig, compute_features, feature_names, warmup_bars
+from barcast.data.features import FeatureConfig, feature_names, fill_features, warmup_bars
 from barcast.data.labels import LabelConfig, label_bars, label_columns
 from barcast.data.splits import (
     Scaler,
@@ -24,7 +24,6 @@ from barcast.data.splits import (
     split_frame,
 )
 from barcast.data.tables import split_file, symbol_slices, write_split
-from barcast.errors import DataError
 from barcast.files import atomic_dir, write_json
 from barcast.paths import SPLITS, Paths
 from barcast.stages._main import run_stage
@@ -101,27 +100,12 @@ def build_rows(bars: pd.DataFrame, config: PrepareConfig) -> pd.DataFrame:
     for symbol, where in symbols.items():
         one = bars.iloc[where].reset_index(drop=True)
         rows = one.iloc[warmup:].reset_index(drop=True)
-        computed = compute_features(one, config.data.features)
-        for row, name in zip(block[:, start : start + len(rows)], names, strict=True):
-            with np.errstate(over="ignore"):  # what float32 can't hold is named below
-                row[:] = computed[name].to_numpy()[warmup:]
-            _check_finite(row, name, rows)
-        del computed  # float64, the largest table of all
+        fill_features(one, config.data.features, block[:, start : start + len(rows)])
         labels = label_bars(one, config.label, symbol, config.horizons).iloc[warmup:].reset_index(drop=True)
         kept.append(pd.concat([rows, labels], axis=1))
         start += len(rows)
     features = pd.DataFrame(block.T, columns=names, copy=False)
     return pd.concat([pd.concat(kept, ignore_index=True), features], axis=1)
-
-
-def _check_finite(values: np.ndarray[Any, np.dtype[np.float32]], name: str, rows: pd.DataFrame) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row = rows.iloc[int(bad.argmax())]
-        raise DataError(
-            f"{row['symbol']} {row['datetime'].isoformat()}: feature '{name}' is {values[bad.argmax()]}, expected a "
-            "finite number; look for extreme prices or volumes at or before this bar"
-        )
 
 
 def _gaps(gaps: pd.DataFrame, symbol: str) -> dict[str, Any]:
