@@ -1,72 +1,225 @@
-"""A fitted model and a split in, predictions and every figure about them out."""
+"""A fitted model, validation and test in; published probabilities and every figure about them out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
 from barcast.config import Section
 from barcast.data.windows import Split
+from barcast.evaluation.abstention import choose_threshold
 from barcast.evaluation.calibration import reliability_table
-from barcast.evaluation.metrics import Metrics, classification_metrics
-from barcast.evaluation.trading import backtest
+from barcast.evaluation.conformal import ConformalSets, Score, coverage_by_month, coverage_metrics
+from barcast.evaluation.metrics import Metrics, classification_metrics, probability_metrics
+from barcast.evaluation.postprocess import Postprocess
+from barcast.evaluation.scaling import Choice, Judge, choose_scaling
+from barcast.evaluation.slices import CALIBRATION, RANKED, TEST, Parts, validation_parts
+from barcast.evaluation.trading import Backtest, backtest
 from barcast.models.base import BaseModel, Labels, PredictionOutput
 
 
-class EvaluateConfig(Section):
-    """`evaluate:` of params.yaml."""
+class CalibrationConfig(Section):
+    """`evaluate.calibration:` of params.yaml."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    methods: list[Literal["temperature", "vector"]]
+
+
+class ScoringConfig(Section):
+    """How cells are scored: what `evaluate:` of params.yaml and the stage's spec have in common."""
 
     cost_bps: Annotated[float, Field(ge=0)]
     calibration_bins: Annotated[int, Field(ge=1)]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    sets: Score
+    calibration: CalibrationConfig
+
+
+class EvaluateSection(ScoringConfig):
+    """`evaluate:` of params.yaml."""
+
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]]
+
+
+class EvaluateConfig(ScoringConfig):
+    """The settings of the stage: those of params.yaml but the seeds, and the purge inside validation."""
+
+    purge_bars: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One model on one split of N windows.
-
-    `metrics` holds what `classification_metrics` and `backtest` say; `equity` and `reliability` are theirs
-    and `reliability_table`'s.
-    """
+class Answers:
+    """What a model itself says of N windows, and the truth."""
 
     output: PredictionOutput
     y: Labels  # [N]
     close: pd.Series  # [N]
+
+    @classmethod
+    def of(cls, model: BaseModel, split: Split) -> Answers:
+        """Predict a split's windows."""
+        return cls(model.predict(split.X, split.meta), split.y, split.meta["close"].reset_index(drop=True))
+
+    @property
+    def bars(self) -> pd.DataFrame:
+        """N rows of `datetime, symbol, close`."""
+        return pd.DataFrame({"datetime": self.output.timestamps, "symbol": self.output.symbols, "close": self.close})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on one split of N windows, of which those where `part` is RANKED or TEST are scored.
+
+    `metrics` holds what `classification_metrics` and `backtest` say of the published probabilities, `raw` log-loss,
+    Brier and ECE of the model's own, `rules` the trading metrics of the abstaining rules, `buy_hold` those of holding
+    every symbol throughout. `reliability`, `equity` and `coverage` are the frames of docs/evaluation.md, "Files".
+    """
+
+    answers: Answers
+    output: PredictionOutput
+    positions: Mapping[str, Labels]
+    part: Parts
     metrics: Metrics
+    raw: Metrics
+    rules: Mapping[str, Metrics]
+    buy_hold: Metrics
+    conformal: Metrics
     reliability: pd.DataFrame
     equity: pd.DataFrame
+    coverage: pd.DataFrame
+
+    @property
+    def scored(self) -> npt.NDArray[np.bool_]:
+        return np.isin(self.part, (RANKED, TEST))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """`PredictionOutput.to_dataframe()` with the truth (`label`) and the `close` beside it; N rows."""
-        return self.output.to_dataframe().assign(label=self.y, close=self.close)
+        """The published output with the model's own probabilities (`raw_*`), the rules' positions (`act_*`), the
+        truth (`label`), the `close` and the `part` beside it; N rows."""
+        down, flat, up = self.answers.output.probabilities.T
+        return self.output.to_dataframe().assign(
+            raw_down=down,
+            raw_flat=flat,
+            raw_up=up,
+            **{f"act_{rule}": position for rule, position in self.positions.items()},
+            label=self.answers.y,
+            close=self.answers.close,
+            part=self.part,
+        )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model on validation and test, and what was fitted on validation in between."""
+
+    postprocess: Postprocess
+    choice: Choice
+    val: Evaluation
+    test: Evaluation
+
+    @property
+    def splits(self) -> dict[str, Evaluation]:
+        return {"val": self.val, "test": self.test}
+
+    def to_json(self) -> dict[str, object]:
+        """The content of metrics.json, without the prior (docs/evaluation.md, "Files")."""
+        splits = self.splits
+        rules = {rule: {name: found.rules[rule] for name, found in splits.items()} for rule in self.test.rules}
+        parts = [*self.val.part, *self.test.part]
+        return {
+            **{name: found.metrics for name, found in splits.items()},
+            "raw": {name: found.raw for name, found in splits.items()},
+            "buy_hold": {name: found.buy_hold for name, found in splits.items()},
+            "abstention": rules,
+            "conformal": {name: found.conformal for name, found in splits.items()},
+            "calibration": {"method": self.choice.scaling.method, "candidates": dict(self.choice.losses)},
+            "windows": {str(part): parts.count(part) for part in sorted(set(parts))},
+        }
 
 
 class Evaluator:
-    """Scores a fitted model on any split that it is handed."""
+    """Fits what comes after a model on validation, and measures model and all on both splits.
 
-    def __init__(self, model: BaseModel, config: EvaluateConfig) -> None:
-        self.model = model
+    Validation is cut in two (`validation_parts`). The calibration slice fits scaling and prediction sets; the rest
+    decides which scaling is used and from which threshold on a rule acts, and its log-loss ranks the cells. Test
+    fits and chooses nothing.
+    """
+
+    def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
 
-    def evaluate(self, split: Split) -> Evaluation:
-        """Predict a split's windows and score them, unweighted.
+    def evaluate(self, model: BaseModel, val: Split, test: Split) -> Scored:
+        """Predict both splits and score them, unweighted.
 
         Raises:
             ModelError: the model is not fitted, or was fitted on windows of another shape.
-            DataError: a close of the split is no price.
+            DataError: a close is no price, or validation is too short to be cut in two.
         """
-        output = self.model.predict(split.X, split.meta)
-        bars = split.meta[["datetime", "symbol", "close"]].assign(prediction=output.predictions)
-        traded = backtest(bars, self.config.cost_bps)
-        bins = self.config.calibration_bins
-        scores = classification_metrics(output.probabilities, split.y, bins)
-        return Evaluation(
-            output=output,
-            y=split.y,
-            close=split.meta["close"].reset_index(drop=True),
-            metrics={**scores, **traded.metrics},
-            reliability=reliability_table(output.probabilities, split.y, bins),
-            equity=traded.equity,
+        return self.score(Answers.of(model, val), Answers.of(model, test))
+
+    def score(self, val: Answers, test: Answers) -> Scored:
+        """The same from what a model said: also for probabilities that no single model gave."""
+        parts = validation_parts(val.bars, self.config.calibration.share, self.config.purge_bars)
+        postprocess, choice = self._fit(val, parts)
+        return Scored(
+            postprocess,
+            choice,
+            self._measure(postprocess, val, parts),
+            self._measure(postprocess, test, np.full(len(test.y), TEST)),
         )
+
+    def _fit(self, val: Answers, parts: Parts) -> tuple[Postprocess, Choice]:
+        config, raw = self.config, val.output.probabilities
+        fitted, ranked = parts == CALIBRATION, parts == RANKED
+        judge = Judge(raw[ranked], val.y[ranked], val.bars["datetime"][ranked].to_numpy(), config.purge_bars)
+        choice = choose_scaling(config.calibration.methods, raw[fitted], val.y[fitted], judge)
+        published = choice.scaling.apply(raw)
+        conformal = ConformalSets.fit(published[fitted], val.y[fitted], config.sets, config.alpha)
+        threshold = choose_threshold(published[ranked], val.bars[ranked], config.cost_bps)
+        return Postprocess(choice.scaling, conformal, threshold), choice
+
+    def _measure(self, postprocess: Postprocess, answers: Answers, parts: Parts) -> Evaluation:
+        output = postprocess.apply(answers.output)
+        positions = postprocess.positions(output)
+        scored = np.isin(parts, (RANKED, TEST))
+        raw, published, y = answers.output.probabilities[scored], output.probabilities[scored], answers.y[scored]
+        bars, bins = answers.bars[scored], self.config.calibration_bins
+        held = {"plain": output.predictions, **positions, "buy_hold": np.ones(len(scored), np.int64)}
+        traded = {
+            rule: backtest(bars.assign(prediction=position[scored]), self.config.cost_bps)
+            for rule, position in held.items()
+        }
+        sets = postprocess.conformal.sets(published)
+        return Evaluation(
+            answers=answers,
+            output=output,
+            positions=positions,
+            part=parts,
+            metrics={**classification_metrics(published, y, bins), **traded["plain"].metrics},
+            raw=probability_metrics(raw, y, bins),
+            rules={rule: traded[rule].metrics for rule in positions},
+            buy_hold=traded["buy_hold"].metrics,
+            conformal=coverage_metrics(sets, y),
+            reliability=_reliability({"raw": raw, "published": published}, y, bins),
+            equity=_equity(traded),
+            coverage=coverage_by_month(sets, y, bars["datetime"]),
+        )
+
+
+def _reliability(kinds: Mapping[str, npt.NDArray[np.float64]], y: Labels, bins: int) -> pd.DataFrame:
+    tables = [reliability_table(probabilities, y, bins).assign(kind=kind) for kind, probabilities in kinds.items()]
+    whole = pd.concat(tables, ignore_index=True)
+    return whole[["kind", *whole.columns.drop("kind")]]
+
+
+def _equity(traded: Mapping[str, Backtest]) -> pd.DataFrame:
+    """`datetime, equity, drawdown` of the plain rule, and the equity of every other one."""
+    plain = traded["plain"].equity
+    others = {rule: found.equity["equity"] for rule, found in traded.items() if rule != "plain"}
+    drawdown = plain["equity"] / plain["equity"].cummax().clip(lower=1.0) - 1
+    return plain.assign(drawdown=drawdown, **others)

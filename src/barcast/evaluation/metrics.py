@@ -55,10 +55,19 @@ def classification_metrics(probabilities: npt.ArrayLike, y: npt.ArrayLike, bins:
         "macro_f1": defined(sk.f1_score(truth, predicted, average="macro", zero_division=np.nan)),
         **_by_class(truth, predicted),
         "mcc": float(sk.matthews_corrcoef(truth, predicted)) if np.ptp(truth) and np.ptp(predicted) else 0.0,
-        "log_loss": log_loss(p, truth),
-        "brier": defined(sk.brier_score_loss(truth, p, labels=CLASSES, scale_by_half=False)),
+        **probability_metrics(p, truth, bins),
         "auc_ovr": auc_ovr(p, truth),
-        "ece": expected_calibration_error(p, truth, bins),
+    }
+
+
+def probability_metrics(probabilities: Probabilities, y: Labels, bins: int) -> Metrics:
+    """`log_loss`, `brier` and `ece` of `[N, 3]` probabilities and `[N]` labels: what calibration changes."""
+    from sklearn.metrics import brier_score_loss
+
+    return {
+        "log_loss": log_loss(probabilities, y),
+        "brier": defined(brier_score_loss(y, probabilities, labels=CLASSES, scale_by_half=False)),
+        "ece": expected_calibration_error(probabilities, y, bins),
     }
 
 

@@ -7,27 +7,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from barcast.evaluation.evaluator import Evaluation
+from barcast.evaluation.evaluator import Evaluation, Scored
 from barcast.evaluation.metrics import CLASS_NAMES
 
 EQUITY_POINTS = 500
 TOP_FEATURES = 50
 
 
-def write_plots(folder: Path, evaluations: dict[str, Evaluation], importance: pd.DataFrame) -> None:
+def write_plots(folder: Path, scored: Scored, prior: Scored, importance: pd.DataFrame) -> None:
     """Write `{split}_confusion.csv` (one row a window: actual, predicted), `{split}_reliability.csv`,
-    `{split}_equity.csv` (at most 500 points) and `importance.csv` (the top 50)."""
-    for split, evaluation in evaluations.items():
-        _write(confusion(evaluation), folder / f"{split}_confusion.csv")
-        _write(evaluation.reliability, folder / f"{split}_reliability.csv")
-        _write(thin(evaluation.equity), folder / f"{split}_equity.csv")
+    `{split}_equity.csv` (at most 500 points, the prior's equity beside the model's), `{split}_coverage.csv` and
+    `importance.csv` (the top 50)."""
+    for split, found in scored.splits.items():
+        equity = found.equity.assign(prior=prior.splits[split].equity["equity"])
+        _write(confusion(found), folder / f"{split}_confusion.csv")
+        _write(found.reliability, folder / f"{split}_reliability.csv")
+        _write(thin(equity), folder / f"{split}_equity.csv")
+        _write(found.coverage, folder / f"{split}_coverage.csv")
     _write(importance.head(TOP_FEATURES), folder / "importance.csv")
 
 
-def confusion(evaluation: Evaluation) -> pd.DataFrame:
-    """Columns `actual` and `predicted` (down, flat, up), one row a window: what DVC's confusion template counts."""
+def confusion(found: Evaluation) -> pd.DataFrame:
+    """Columns `actual` and `predicted` (down, flat, up), one row a scored window: what DVC's confusion template
+    counts."""
     names = np.asarray(CLASS_NAMES)
-    return pd.DataFrame({"actual": names[evaluation.y + 1], "predicted": names[evaluation.output.predictions + 1]})
+    actual, predicted = found.answers.y[found.scored], found.output.predictions[found.scored]
+    return pd.DataFrame({"actual": names[actual + 1], "predicted": names[predicted + 1]})
 
 
 def thin(frame: pd.DataFrame, points: int = EQUITY_POINTS) -> pd.DataFrame:

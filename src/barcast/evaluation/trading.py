@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,14 @@ class Backtest:
 
     `equity` has columns `datetime, equity`: one row a bar time, the worth of 1 after it. `metrics`:
     sharpe, sortino, max_drawdown (≤ 0), hit_rate, profit_factor, turnover, trades, exposure, total_return.
+    `by_time` has a row for each of the same times, with all that the metrics are made of: `net` (the
+    portfolio's return), and the sums over its rows `rows, between, turnover, invested`, and over the trades
+    opened then `trades, won, gains, losses`.
     """
 
     equity: pd.DataFrame
     metrics: Metrics
+    by_time: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,14 @@ class _Ledger:
     def net(self) -> Array:
         return self.gain - self.cost * self.turnover
 
+    @property
+    def opened(self) -> npt.NDArray[np.bool_]:
+        """The rows at which a trade starts: a stretch of one symbol at one position other than flat."""
+        return (self.position != self.held) & (self.position != 0)
+
     def trade_results(self) -> Array:
-        """The net result of each trade: a stretch of one symbol at one position other than flat."""
-        opened = np.cumsum((self.position != self.held) & (self.position != 0))
+        """The net result of each trade, in the order of `opened`."""
+        opened = np.cumsum(self.opened)
         owner = np.concatenate([[0], opened[:-1]])  # the trade that a row's gain belongs to, counted from 1
         holding = self.held != 0
         return np.asarray(np.bincount(owner[holding] - 1, self.gain[holding]) - 2 * self.cost, np.float64)
@@ -81,9 +91,11 @@ def backtest(bars: pd.DataFrame, cost_bps: float) -> Backtest:
     _check_closes(bars)
     ledger = _ledger(bars, cost_bps)
     times, place = np.unique(bars["datetime"].to_numpy("datetime64[ns]"), return_inverse=True)
-    net = np.maximum(np.bincount(place, ledger.net) / bars["symbol"].nunique(), -1.0)  # [T]
-    equity = pd.DataFrame({"datetime": pd.to_datetime(times, utc=True), "equity": np.cumprod(1 + net)})
-    between = len(bars) - bars["symbol"].nunique()
+    by_time = _by_time(ledger, bars["symbol"].to_numpy(), place)
+    net = by_time["net"].to_numpy()
+    stamps = pd.to_datetime(times, utc=True)
+    equity = pd.DataFrame({"datetime": stamps, "equity": np.cumprod(1 + net)})
+    between = by_time["between"].sum()
     metrics: Metrics = {
         **_ratios(net, times),
         **_trades(ledger.trade_results()),
@@ -91,7 +103,35 @@ def backtest(bars: pd.DataFrame, cost_bps: float) -> Backtest:
         "exposure": float((ledger.position != 0).sum() / between) if between else None,
         "total_return": float(equity["equity"].iloc[-1] - 1),
     }
-    return Backtest(equity, metrics)
+    return Backtest(equity, metrics, by_time.assign(datetime=stamps))
+
+
+def bars_a_year(times: npt.NDArray[np.datetime64]) -> float:
+    """The bar times a year of `[T]` ascending times, (T−1) / span; 1 for a single time."""
+    return float((len(times) - 1) / ((times[-1] - times[0]) / YEAR.to_timedelta64())) if len(times) > 1 else 1.0
+
+
+def _by_time(ledger: _Ledger, symbol: npt.NDArray[Any], place: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Rows and trades summed into the T times that `place` `[N]` counts; `net` is what the portfolio earned."""
+    results, opened = ledger.trade_results(), place[ledger.opened]
+    count = place.max() + 1
+
+    def add(values: npt.ArrayLike, at: npt.NDArray[np.int64] = place) -> Array:
+        return np.bincount(at, np.asarray(values, np.float64), count)
+
+    return pd.DataFrame(
+        {
+            "net": np.maximum(add(ledger.net) / len(np.unique(symbol)), -1.0),
+            "rows": add(np.ones(len(place))),
+            "between": add(np.append(symbol[1:] == symbol[:-1], False)),
+            "turnover": add(ledger.turnover),
+            "invested": add(ledger.position != 0),
+            "trades": add(np.ones(len(results)), opened),
+            "won": add(results > 0, opened),
+            "gains": add(np.maximum(results, 0), opened),
+            "losses": add(np.maximum(-results, 0), opened),
+        }
+    )
 
 
 def _check_closes(bars: pd.DataFrame) -> None:
@@ -116,7 +156,7 @@ def _ratios(net: Array, times: npt.NDArray[np.datetime64]) -> Metrics:
     import empyrical  # here, since it takes a second that those who only read params.yaml need not wait
 
     moved = len(net) > 1 and bool(net.any())
-    a_year = (len(times) - 1) / ((times[-1] - times[0]) / YEAR.to_timedelta64()) if moved else 1.0
+    a_year = bars_a_year(times)
     return {
         "sharpe": defined(empyrical.sharpe_ratio(net, annualization=a_year)) if moved else None,
         "sortino": defined(empyrical.sortino_ratio(net, annualization=a_year)) if moved else None,

@@ -27,6 +27,7 @@ EPSILON = 1e-15
 
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
+Sets = npt.NDArray[np.bool_]
 Log = Callable[[Mapping[str, float], int], None]
 
 
@@ -53,7 +54,9 @@ class PredictionOutput:
 
     `probabilities` is `[N, 3]`, ordered (−1, 0, +1), each row summing to 1; `predictions` `[N]` is the
     most probable class; `uncertainty` `[N]` is the entropy of a row divided by ln 3, so 0 is certain
-    and 1 is no idea at all (Shannon 1948).
+    and 1 is no idea at all (Shannon 1948). `sets` `[N, 3]` says which classes the conformal prediction set
+    of each window holds, always the most probable one among them; None where no conformal step was done,
+    as in what a model itself answers.
     """
 
     predictions: Labels
@@ -62,9 +65,12 @@ class PredictionOutput:
     symbols: pd.Series
     horizons: Labels
     uncertainty: npt.NDArray[np.float64]
+    sets: Sets | None = None
 
     @classmethod
-    def from_probabilities(cls, probabilities: Probabilities, metadata: pd.DataFrame, horizon: int) -> PredictionOutput:
+    def from_probabilities(
+        cls, probabilities: Probabilities, metadata: pd.DataFrame, horizon: int, sets: Sets | None = None
+    ) -> PredictionOutput:
         """Derive classes and uncertainty from `[N, 3]` probabilities and N rows of `datetime, symbol`."""
         clipped = np.clip(probabilities, EPSILON, 1.0)
         return cls(
@@ -74,14 +80,22 @@ class PredictionOutput:
             symbols=metadata["symbol"].reset_index(drop=True),
             horizons=np.full(len(probabilities), horizon, np.int64),
             uncertainty=-(clipped * np.log(clipped)).sum(axis=1) / np.log(len(CLASSES)),
+            sets=sets,
         )
+
+    @property
+    def set_size(self) -> Labels:
+        """How many classes each window's prediction set holds `[N]`, 1 … 3; 0 where no conformal step was done."""
+        return np.zeros(len(self), np.int64) if self.sets is None else self.sets.sum(axis=1, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.predictions)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a window: datetime, symbol, horizon, prediction, p_down, p_flat, p_up, uncertainty."""
+        """One row a window: datetime, symbol, horizon, prediction, p_down, p_flat, p_up, uncertainty, set_size,
+        and the set's classes in_down, in_flat, in_up (all false where no conformal step was done)."""
         down, flat, up = self.probabilities.T
+        held = np.zeros(self.probabilities.shape, np.bool_) if self.sets is None else self.sets
         return pd.DataFrame(
             {
                 "datetime": self.timestamps,
@@ -92,6 +106,8 @@ class PredictionOutput:
                 "p_flat": flat,
                 "p_up": up,
                 "uncertainty": self.uncertainty,
+                "set_size": self.set_size,
+                **dict(zip(("in_down", "in_flat", "in_up"), held.T, strict=True)),
             }
         )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+import pandas as pd
 
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError
-from barcast.evaluation.evaluator import EvaluateConfig, Evaluation, Evaluator
+from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
 from barcast.evaluation.plots import write_plots
 from barcast.files import atomic_dir, write_json
 from barcast.models.base import BaseModel
@@ -16,26 +19,63 @@ from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import run_stage
 
-SCORED = ("val", "test")
-
-
 def evaluate(model_name: str, horizon: int, config: EvaluateConfig, paths: Paths) -> None:
-    """Score one cell: write its predictions, its metrics beside the prior's, and the data of its plots.
+    """Score one cell: write its predictions, its metrics beside the prior's, its post-processing and plot data.
 
     Raises:
         DataError: the cell is not trained, or was trained on other features than the windows hold.
     """
-    cell = cell_name(model_name, horizon)
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon))
     model = _load(model_name, horizon, paths)
-    scored = _evaluate(model, dataset, config)
-    prior = _evaluate(_fit_prior(dataset, horizon), dataset, config)
-    _write_predictions(scored, paths, cell)
-    content = {**_metrics(scored), "prior": _metrics(prior)}
-    with atomic_dir(paths.cell_metrics(cell).parent) as folder:
-        write_json(folder / paths.cell_metrics(cell).name, content)
-    with atomic_dir(paths.plots(cell)) as folder:
-        write_plots(folder, scored, model.get_feature_importance())
+    scored, prior = score(model, dataset, config), score(fit_prior(dataset, horizon), dataset, config)
+    write_cell(paths.run(cell_name(model_name, horizon)), scored, prior, model.get_feature_importance())
+
+
+def score(model: BaseModel, dataset: TimeSeriesDataset, config: EvaluateConfig) -> Scored:
+    """A fitted model on the dataset's validation and test.
+
+    Raises:
+        DataError: it was trained on other features than the windows hold.
+    """
+    for split in ("val", "test"):
+        if dataset.feature_columns(split) != model.feature_columns:
+            raise DataError(
+                f"{dataset.path}/{split}/columns.json: the features are not those that {model.config.model_name} "
+                "was trained on; run `dvc repro` to bring windows and model together"
+            )
+    return Evaluator(config).evaluate(model, dataset.split("val"), dataset.split("test"))
+
+
+def fit_prior(dataset: TimeSeriesDataset, horizon: int) -> BaseModel:
+    """The class frequencies of the train split: what a model must beat to have learnt anything."""
+    config = {"model_name": "prior", "model_family": "baseline", "horizon": horizon, "random_seed": 0, "threads": 1}
+    model = Prior(config, horizon, dataset.feature_columns())
+    train, val = dataset.split("train"), dataset.split("val")
+    return model.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
+
+
+def write_cell(run: Path, scored: Scored, prior: Scored, importance: pd.DataFrame) -> None:
+    """Write `predictions/`, `metrics/` and `plots/` of a cell, each whole or not at all."""
+    write_predictions(run, scored)
+    write_metrics(run, scored, prior)
+    with atomic_dir(run / "plots") as folder:
+        write_plots(folder, scored, prior, importance)
+
+
+def write_predictions(run: Path, scored: Scored) -> None:
+    """Write `predictions/{val,test}_predictions.parquet` under a cell's folder."""
+    with atomic_dir(run / "predictions") as folder:
+        for split, found in scored.splits.items():
+            file = folder / f"{split}_predictions.parquet"
+            found.to_dataframe().to_parquet(file, compression="zstd", index=False)
+
+
+def write_metrics(run: Path, scored: Scored, prior: Scored) -> None:
+    """Write `metrics/metrics.json` and `metrics/postprocess.json` under a cell's folder."""
+    content = {**scored.to_json(), "prior": {split: found.metrics for split, found in prior.splits.items()}}
+    with atomic_dir(run / "metrics") as folder:
+        write_json(folder / "metrics.json", content)
+        scored.postprocess.save(folder / "postprocess.json")
 
 
 def _load(model_name: str, horizon: int, paths: Paths) -> BaseModel:
@@ -44,35 +84,6 @@ def _load(model_name: str, horizon: int, paths: Paths) -> BaseModel:
     if not (checkpoint / "model.json").is_file():
         raise DataError(f"{checkpoint}: no trained model; run `dvc repro train@{model_name}-{horizon}` first")
     return model_class.load(checkpoint)
-
-
-def _fit_prior(dataset: TimeSeriesDataset, horizon: int) -> BaseModel:
-    """The class frequencies of the train split: what a model must beat to have learnt anything."""
-    config = {"model_name": "prior", "model_family": "baseline", "horizon": horizon, "random_seed": 0, "threads": 1}
-    model = Prior(config, horizon, dataset.feature_columns())
-    train, val = dataset.split("train"), dataset.split("val")
-    return model.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
-
-
-def _evaluate(model: BaseModel, dataset: TimeSeriesDataset, config: EvaluateConfig) -> dict[str, Evaluation]:
-    for split in SCORED:
-        if dataset.feature_columns(split) != model.feature_columns:
-            raise DataError(
-                f"{dataset.path}/{split}/columns.json: the features are not those that {model.config.model_name} "
-                "was trained on; run `dvc repro` to bring windows and model together"
-            )
-    return {split: Evaluator(model, config).evaluate(dataset.split(split)) for split in SCORED}
-
-
-def _write_predictions(scored: dict[str, Evaluation], paths: Paths, cell: str) -> None:
-    with atomic_dir(paths.predictions(cell, "test").parent) as folder:
-        for split, evaluation in scored.items():
-            file = folder / paths.predictions(cell, split).name
-            evaluation.to_dataframe().to_parquet(file, compression="zstd", index=False)
-
-
-def _metrics(scored: dict[str, Evaluation]) -> dict[str, object]:
-    return {split: evaluation.metrics for split, evaluation in scored.items()}
 
 
 def main(model: str, horizon: str) -> None:

@@ -1,0 +1,47 @@
+"""Which part of validation does what: one slice is fitted on, the rest chooses and ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from barcast.errors import DataError
+
+CALIBRATION, PURGED, RANKED, TEST = "calibration", "purged", "ranked", "test"
+
+Parts = npt.NDArray[Any]
+
+
+def validation_parts(windows: pd.DataFrame, share: float, purge_bars: int) -> Parts:
+    """Cut validation in two by time, the same cut for every symbol.
+
+    The earlier `share` of the times is the calibration slice. Its last `purge_bars` windows of each symbol are
+    left out, so that no label of it reaches into the rest, which judges what was fitted and ranks the cells.
+
+    Args:
+        windows: N rows of `datetime, symbol`, in any order.
+        share: of the distinct times, 0 … 1.
+        purge_bars: at least the longest label reach.
+
+    Returns:
+        `[N]`: "calibration", "purged" or "ranked".
+
+    Raises:
+        DataError: one of the two parts would hold no window.
+    """
+    times = np.unique(windows["datetime"].to_numpy())
+    cut = times[min(int(share * len(times)), len(times) - 1)]
+    early = (windows["datetime"].to_numpy() < cut).astype(np.bool_)
+    order = windows["datetime"][early].groupby(windows["symbol"][early]).rank(method="first", ascending=False)
+    parts = np.where(early, CALIBRATION, RANKED)
+    parts[np.flatnonzero(early)[order.to_numpy() <= purge_bars]] = PURGED
+    for part in (CALIBRATION, RANKED):
+        if not (parts == part).any():
+            raise DataError(
+                f"validation: no window is left for its {part} part ({len(windows)} windows, calibration.share "
+                f"{share}, {purge_bars} purged for each symbol); widen the validation split or change the share"
+            )
+    return parts
