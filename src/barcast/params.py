@@ -14,10 +14,11 @@ from barcast.data.labels import LabelConfig
 from barcast.data.splits import SplitConfig
 from barcast.data.windows import WindowConfig
 from barcast.errors import ConfigError, ModelError
-from barcast.evaluation.evaluator import EvaluateConfig
+from barcast.evaluation.evaluator import EvaluateSection
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
 from barcast.stages.audit import AuditedDataConfig
+from barcast.stages.compare import CompareSection
 
 _HORIZON_BLOCK = re.compile(r"h\d+")
 _GIVEN = {"model_name", "model_family", "horizon", "random_seed"}  # filled in, not set by the user
@@ -28,12 +29,6 @@ def _unique(values: list[Any]) -> list[Any]:
     if repeated:
         raise ValueError(f"each entry once; {repeated[0]!r} stands twice")
     return values
-
-
-class CompareSection(Section):
-    """`compare:` of params.yaml."""
-
-    reference: str
 
 
 class Params(Section):
@@ -48,7 +43,7 @@ class Params(Section):
     split: SplitConfig
     window: WindowConfig
     model: dict[str, Any]
-    evaluate: EvaluateConfig
+    evaluate: EvaluateSection
     compare: CompareSection
 
     @model_validator(mode="after")
@@ -57,6 +52,19 @@ class Params(Section):
         if self.data.source == "bars" and self.split.purge_bars < reach:
             raise ValueError(f"split.purge_bars ≥ {reach}, the longest label reach, got {self.split.purge_bars}")
         return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Params:
+        seeds = self.evaluate.seeds
+        if len({self.seed, *seeds}) < 1 + len(seeds):
+            raise ValueError(f"evaluate.seeds that differ from each other and from seed {self.seed}, got {seeds}")
+        return self
+
+    def reach(self, horizon: int) -> int:
+        """How many bars ahead a label looks; of labels made elsewhere, the horizon's own length."""
+        if self.data.source == "splits":
+            return horizon
+        return max(self.label.barriers(symbol, horizon).max_bars for symbol in self.symbols)
 
     def cells(self) -> Iterator[tuple[str, int]]:
         """Every (model, horizon) of the matrix, in the order of `models` and `horizons`."""

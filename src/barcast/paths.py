@@ -67,6 +67,10 @@ class Paths:
         """The folder of one cell: checkpoints, live, predictions, metrics, plots."""
         return self.runs / cell
 
+    def repeat(self, cell: str, seed: int) -> Path:
+        """The folder of one cell trained anew with another seed: metrics, predictions."""
+        return self.run(cell) / f"repeats/s{seed}"
+
     def checkpoint(self, cell: str) -> Path:
         return self.run(cell) / "checkpoints/model"
 
@@ -81,6 +85,11 @@ class Paths:
 
     def plots(self, cell: str) -> Path:
         return self.run(cell) / "plots"
+
+    @property
+    def tune(self) -> Path:
+        """The studies of tuned cells, a folder each; not there where nothing was ever tuned."""
+        return self.root / "experiments/tune"
 
     @property
     def metrics(self) -> Path:

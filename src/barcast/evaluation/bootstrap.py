@@ -40,6 +40,7 @@ class BootstrapConfig(Section):
 
     level: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Annotated[int, Field(ge=100)]
+    block_factor: Annotated[float, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ def deltas(
 def _delta(name: str, first: Any, second: Any, sample: Sample) -> Delta:
     one, other = first[0][name], second[0][name]
     if one is None or other is None:
-        return Delta(None, None, None, "noise")
+        return Delta(None, None, None, verdict(name, None, None))
     apart = first[1][name] - second[1][name]
     known = apart[np.isfinite(apart)]
     if len(known) < _MIN_DEFINED * len(apart):
-        return Delta(one - other, None, None, "noise")
+        return Delta(one - other, None, None, verdict(name, None, None))
     half = float(np.quantile(np.abs(known - (one - other)), sample.level)) * sample.widening
     low, high = one - other - half, one - other + half
     return Delta(one - other, low, high, verdict(name, low, high))
@@ -163,14 +164,15 @@ def joint_spread(values: Array, resampled: Array, sample: Sample) -> Spread:
 def measure_all(models: Mapping[str, Measured], config: BootstrapConfig, seed: int) -> tuple[Sample, dict[str, Any]]:
     """Draw one set of resamples for all models of a horizon, and measure each on them.
 
-    The block length is the longest that a model's loss, or its loss over another model's, asks for; the other is
-    the first one.
+    Blocks are `block_factor` times as long as the longest that a model's loss, or its loss over the first model's,
+    asks for: the automatic rule finds the best estimate of a variance, and intervals that hold as often as they
+    say need longer blocks than that (Sun, Phillips and Jin 2008).
 
     Returns:
         the sample, and by model its values on the data and on the resamples.
     """
     losses = [model.losses for model in models.values()]
-    length = block_length([*losses, *(loss - losses[0] for loss in losses[1:])])
+    length = config.block_factor * block_length([*losses, *(loss - losses[0] for loss in losses[1:])])
     sample = draw(len(losses[0]), length, config, seed)
     return sample, {name: (point(model), model.metrics(sample.draws)) for name, model in models.items()}
 

@@ -44,7 +44,9 @@ class Postprocess:
             DataError: the output has no sets, so it did not come from `apply`.
         """
         if output.sets is None:
-            raise DataError("positions: expected an output with prediction sets; call apply on the model's output first")
+            raise DataError(
+                "positions: expected an output with prediction sets; call apply on the model's output first"
+            )
         return {
             "sets": act_on_singletons(output.sets),
             "threshold": act_beyond(output.probabilities, self.threshold),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,8 +13,12 @@ from pydantic import Field, model_validator
 
 from barcast.config import Section, load_yaml, validate
 from barcast.errors import DataError
-from barcast.evaluation.leaderboard import FILE, CellResult, Leaderboard, rank_cells, render_markdown
+from barcast.evaluation.leaderboard import FILE, Leaderboard, Row, render_markdown
 from barcast.evaluation.report import CellDetail, Span, render_report
+from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
+from barcast.evaluation.sharpe import probabilistic_sharpe
+from barcast.evaluation.standings import Entrant, SignificanceConfig, Standings, judge
+from barcast.evaluation.trials import Ledger, Trials, count_trials, read_ledgers
 from barcast.files import atomic_dir, read_json, write_json
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import run_stage
@@ -32,11 +37,21 @@ class CellRef(Section):
         return cell_name(self.model, self.horizon)
 
 
-class CompareConfig(Section):
-    """`compare:` of params.yaml, with the cells of the matrix."""
+class CompareSection(SignificanceConfig):
+    """`compare:` of params.yaml."""
+
+    reference: str
+
+
+class CompareConfig(CompareSection):
+    """The settings of the stage: those of params.yaml, the cells of the matrix, and what they were scored with."""
 
     cells: Annotated[list[CellRef], Field(min_length=1)]
-    reference: str
+    seeds: list[int]
+    reach: dict[str, Annotated[int, Field(ge=1)]]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    cost_bps: Annotated[float, Field(ge=0)]
+    calibration_bins: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _check(self) -> CompareConfig:
@@ -47,94 +62,191 @@ class CompareConfig(Section):
         for horizon in {cell.horizon for cell in self.cells}:
             if self.reference != PRIOR and cell_name(self.reference, horizon) not in names:
                 raise ValueError(f"a reference among the models; {cell_name(self.reference, horizon)} is no cell")
+            if f"h{horizon}" not in self.reach:
+                raise ValueError(f"reach of every horizon; h{horizon} is missing")
         return self
 
 
 @dataclass(frozen=True)
-class _Cell:
-    ref: CellRef
+class Contender:
+    """One row of the leaderboard to be: where it comes from, its metrics.json, and its test predictions.
+
+    Whatever has these two files of docs/evaluation.md can be one, a cell of the matrix or not.
+    """
+
+    model: str
+    horizon: int
     metrics: Mapping[str, Any]
     predictions: pd.DataFrame  # of test
+    repeats: Sequence[pd.DataFrame] = ()  # the same with other seeds
+
+    @property
+    def name(self) -> str:
+        return cell_name(self.model, self.horizon)
 
 
 def compare(config: CompareConfig, paths: Paths) -> Leaderboard:
-    """Rank all cells; write `experiments/metrics.json` and `experiments/report/`.
+    """Rank all cells, and judge which differences are real; write `experiments/metrics.json` and
+    `experiments/report/`.
 
     Raises:
         DataError: a cell lacks a file (names the command that makes it), or cells of one horizon were
             scored on different windows.
     """
-    cells = [_read(ref, paths) for ref in config.cells]
+    cells = [_read(ref, config.seeds, paths) for ref in config.cells]
     _check_same_windows(cells, paths)
-    losses = {cell.ref.name: cell.metrics["test"] for cell in cells}
-    results = [
-        CellResult(
-            model=cell.ref.model,
-            horizon=cell.ref.horizon,
-            val=cell.metrics["val"],
-            test=cell.metrics["test"],
-            reference=losses.get(cell_name(config.reference, cell.ref.horizon), cell.metrics[PRIOR]["test"]),
-        )
-        for cell in cells
-    ]
-    leaderboard = rank_cells(results, config.reference)
+    ranked = _by_rank(cells)
+    standings = {horizon: _judge(found, config) for horizon, found in ranked.items()}
+    trials = _count_trials(standings, read_ledgers(paths.tune))
+    leaderboard = _leaderboard(ranked, standings, trials, config)
     page = render_report(leaderboard, [_detail(cell, paths) for cell in cells], _spans(cells))
     with atomic_dir(paths.report) as folder:
         write_json(folder / FILE, leaderboard.to_dict())
+        write_json(folder / "intervals.json", {f"h{h}": s.intervals_json() for h, (s, _) in standings.items()})
+        significance = {f"h{h}": s.significance_json(config.mcs_size) for h, (s, _) in standings.items()}
+        write_json(folder / "significance.json", significance)
+        write_json(folder / "overfitting.json", _overfitting(standings, trials))
         (folder / "leaderboard.md").write_text(render_markdown(leaderboard), encoding="utf-8")
         (folder / "index.html").write_text(page, encoding="utf-8")
     write_json(paths.metrics, _headline(leaderboard))
     return leaderboard
 
 
-def _read(ref: CellRef, paths: Paths) -> _Cell:
-    needed = [
-        paths.cell_metrics(ref.name),
-        paths.predictions(ref.name, "test"),
-        paths.plots(ref.name) / "test_equity.csv",
-    ]
+def read_contender(model: str, horizon: int, run: Path, command: str) -> Contender:
+    """Read the folder that holds `metrics/` and `predictions/` of a row.
+
+    Args:
+        model: the row's name.
+        horizon: bars ahead.
+        run: the folder.
+        command: what makes its files, for the error.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    needed = [run / "metrics/metrics.json", run / "predictions/test_predictions.parquet"]
     for path in needed:
         if not path.is_file():
-            raise DataError(f"{ref.name}: {path} is missing; run `dvc repro evaluate@{ref.model}-{ref.horizon}` first")
-    columns = ["datetime", "symbol", "prediction", "label"]
-    return _Cell(ref, read_json(needed[0]), pd.read_parquet(needed[1], columns=columns))
+            raise DataError(f"{cell_name(model, horizon)}: {path} is missing; run `{command}` first")
+    return Contender(model, horizon, read_json(needed[0]), pd.read_parquet(needed[1]))
 
 
-def _check_same_windows(cells: list[_Cell], paths: Paths) -> None:
+def _read(ref: CellRef, seeds: Sequence[int], paths: Paths) -> Contender:
+    base = read_contender(ref.model, ref.horizon, paths.run(ref.name), f"dvc repro evaluate@{ref.model}-{ref.horizon}")
+    repeats = [
+        read_contender(
+            ref.model, ref.horizon, paths.repeat(ref.name, seed), f"dvc repro repeat@{ref.model}-{ref.horizon}-{seed}"
+        ).predictions
+        for seed in seeds
+    ]
+    return replace(base, repeats=repeats)
+
+
+def _check_same_windows(cells: Sequence[Contender], paths: Paths) -> None:
     """A log-loss says nothing beside one that was measured on other windows."""
-    first: dict[int, _Cell] = {}
+    windows = ["datetime", "symbol", "label"]
+    first: dict[int, Contender] = {}
     for cell in cells:
-        other = first.setdefault(cell.ref.horizon, cell)
-        windows = ["datetime", "symbol", "label"]
-        if not cell.predictions[windows].equals(other.predictions[windows]):
-            raise DataError(
-                f"{paths.predictions(cell.ref.name, 'test')}: other windows or labels than {other.ref.name}'s; "
-                f"run `dvc repro` to evaluate both on the same"
-            )
+        other = first.setdefault(cell.horizon, cell)
+        for predictions in (cell.predictions, *cell.repeats):
+            if not predictions[windows].equals(other.predictions[windows]):
+                raise DataError(
+                    f"{paths.predictions(cell.name, 'test')}: other windows or labels than {other.name}'s; "
+                    f"run `dvc repro` to evaluate both on the same"
+                )
 
 
-def _detail(cell: _Cell, paths: Paths) -> CellDetail:
+def _by_rank(cells: Sequence[Contender]) -> dict[int, list[Contender]]:
+    """The rows of each horizon by validation log-loss; equal ones by name."""
+    horizons = sorted({cell.horizon for cell in cells})
+    ordered = sorted(cells, key=lambda cell: (cell.metrics["val"]["log_loss"], cell.model))
+    return {horizon: [cell for cell in ordered if cell.horizon == horizon] for horizon in horizons}
+
+
+def _judge(cells: Sequence[Contender], config: CompareConfig) -> tuple[Standings, list[Entrant]]:
+    def measured(predictions: pd.DataFrame) -> Measured:
+        return Measured.of(predictions, config.cost_bps, config.calibration_bins)
+
+    entrants = [Entrant(c.model, measured(c.predictions), [measured(r) for r in c.repeats]) for c in cells]
+    reference = next((entrant for entrant in entrants if entrant.name == config.reference), None)
+    reference = reference or Entrant(PRIOR, measured(_prior_predictions(cells[0])))
+    reach = config.reach[f"h{cells[0].horizon}"]
+    return judge(entrants, reference, reach, config, config.seed), entrants
+
+
+def _prior_predictions(cell: Contender) -> pd.DataFrame:
+    """What the prior says of a cell's windows: the same of each."""
+    probabilities = cell.metrics["prior_probabilities"]
+    says = dict(zip(PROBABILITY_COLUMNS, probabilities, strict=True))
+    return cell.predictions.assign(**says, prediction=int(np.argmax(probabilities)) - 1)
+
+
+def _count_trials(standings: Mapping[int, tuple[Standings, list[Entrant]]], ledger: Ledger) -> Trials:
+    everyone = [entrant.moments for _, entrants in standings.values() for entrant in entrants]
+    return count_trials([runs[0] for runs in everyone], [run for runs in everyone for run in runs[1:]], ledger)
+
+
+def _leaderboard(
+    ranked: Mapping[int, Sequence[Contender]],
+    standings: Mapping[int, tuple[Standings, list[Entrant]]],
+    trials: Trials,
+    config: CompareConfig,
+) -> Leaderboard:
+    horizons = {
+        horizon: [
+            Row.of(rank, cell.model, cell.metrics, standings[horizon][0].models[cell.model], trials, config.mcs_size)
+            for rank, cell in enumerate(cells, 1)
+        ]
+        for horizon, cells in ranked.items()
+    }
+    return Leaderboard(config.reference, config.level, horizons)
+
+
+def _overfitting(standings: Mapping[int, tuple[Standings, list[Entrant]]], trials: Trials) -> dict[str, Any]:
+    content: dict[str, Any] = {"trials": trials.to_json()}
+    for horizon, (found, _) in standings.items():
+        moments = {name: standing.moments for name, standing in found.models.items()}
+        content[f"h{horizon}"] = {
+            "pbo": vars(found.overfitting) if found.overfitting else None,
+            "cells": {
+                name: {
+                    "sharpe_per_bar": known.sharpe,
+                    "bars": known.bars,
+                    "skew": known.skew,
+                    "kurtosis": known.kurtosis,
+                    "psr": probabilistic_sharpe(known),
+                    "dsr": trials.deflate(known),
+                }
+                if known
+                else None
+                for name, known in moments.items()
+            },
+        }
+    return content
+
+
+def _detail(cell: Contender, paths: Paths) -> CellDetail:
     actual, predicted = cell.predictions["label"].to_numpy() + 1, cell.predictions["prediction"].to_numpy() + 1
-    equity = pd.read_csv(paths.plots(cell.ref.name) / "test_equity.csv", parse_dates=["datetime"])
-    checkpoint = paths.checkpoint(cell.ref.name) / "model.json"
+    equity = pd.read_csv(paths.plots(cell.name) / "test_equity.csv", parse_dates=["datetime"])
+    checkpoint = paths.checkpoint(cell.name) / "model.json"
     if not checkpoint.is_file():
         raise DataError(
-            f"{cell.ref.name}: {checkpoint} is missing; run `dvc repro train@{cell.ref.model}-{cell.ref.horizon}` first"
+            f"{cell.name}: {checkpoint} is missing; run `dvc repro train@{cell.model}-{cell.horizon}` first"
         )
     return CellDetail(
-        model=cell.ref.model,
-        horizon=cell.ref.horizon,
+        model=cell.model,
+        horizon=cell.horizon,
         confusion=np.bincount(3 * actual + predicted, minlength=9).reshape(3, 3),
         equity=equity,
         history=read_json(checkpoint)["training_history"],
     )
 
 
-def _spans(cells: list[_Cell]) -> dict[int, Span]:
+def _spans(cells: list[Contender]) -> dict[int, Span]:
     spans = {}
     for cell in cells:
         times, symbols = cell.predictions["datetime"], cell.predictions["symbol"]
-        spans[cell.ref.horizon] = Span(len(times), sorted(symbols.unique()), times.min(), times.max())
+        spans[cell.horizon] = Span(len(times), sorted(symbols.unique()), times.min(), times.max())
     return spans
 
 
@@ -144,7 +256,7 @@ def _headline(leaderboard: Leaderboard) -> dict[str, Any]:
         f"h{horizon}": {
             "best": rows[0].model,
             "val": round(rows[0].val_log_loss, 6),
-            "test": round(rows[0].test_log_loss, 6),
+            "test": round(rows[0].test_log_loss.value or 0.0, 6),
         }
         for horizon, rows in leaderboard.horizons.items()
     }

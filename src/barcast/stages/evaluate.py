@@ -19,6 +19,7 @@ from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import run_stage
 
+
 def evaluate(model_name: str, horizon: int, config: EvaluateConfig, paths: Paths) -> None:
     """Score one cell: write its predictions, its metrics beside the prior's, its post-processing and plot data.
 
@@ -72,7 +73,11 @@ def write_predictions(run: Path, scored: Scored) -> None:
 
 def write_metrics(run: Path, scored: Scored, prior: Scored) -> None:
     """Write `metrics/metrics.json` and `metrics/postprocess.json` under a cell's folder."""
-    content = {**scored.to_json(), "prior": {split: found.metrics for split, found in prior.splits.items()}}
+    content = {
+        **scored.to_json(),
+        "prior": {split: found.metrics for split, found in prior.splits.items()},
+        "prior_probabilities": prior.test.output.probabilities[0].tolist(),  # of every window
+    }
     with atomic_dir(run / "metrics") as folder:
         write_json(folder / "metrics.json", content)
         scored.postprocess.save(folder / "postprocess.json")

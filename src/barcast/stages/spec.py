@@ -43,15 +43,22 @@ def stage_specs(params: Params, fingerprinter: Fingerprinter | None = None) -> d
     plain = params.model_dump(mode="json")
     data = plain["data"]
     audit = data.pop("audit")
+    # without the seeds: a longer list of them evaluates no cell again
+    scoring = {key: value for key, value in plain["evaluate"].items() if key != "seeds"}
+    scoring["purge_bars"] = plain["split"]["purge_bars"]
     prepare = {key: plain[key] for key in ("symbols", "horizons", "data", "label", "split")}
     configs: dict[str, dict[str, Any]] = {
         "prepare": prepare,
         "audit": {**prepare, "seed": plain["seed"], "data": {**data, "audit": audit}, "window": plain["window"]},
         "window": {"horizons": plain["horizons"], "window": plain["window"]},
-        "evaluate": plain["evaluate"],
+        "evaluate": scoring,
+        "repeat": scoring,
         "compare": {
             "cells": [{"model": model, "horizon": horizon} for model, horizon in params.cells()],
             **plain["compare"],
+            **{key: plain["evaluate"][key] for key in ("seeds", "cost_bps", "calibration_bins")},
+            "reach": {f"h{horizon}": params.reach(horizon) for horizon in params.horizons},
+            "seed": plain["seed"],
         },
     }
     fingerprinter = fingerprinter or Fingerprinter()
@@ -79,13 +86,22 @@ def cell_specs(params: Params, file: Path, fingerprinter: Fingerprinter | None =
 
 
 def prune_runs(paths: Paths, params: Params) -> list[Path]:
-    """Remove the folders of cells outside the matrix: `compare` depends on the folder that holds them all."""
+    """Remove the folders of cells outside the matrix, and of repeats with seeds no longer asked for: `compare` depends
+    on the folder that holds them all."""
     keep = {cell_name(model, horizon) for model, horizon in params.cells()}
-    folders = sorted(paths.runs.iterdir()) if paths.runs.is_dir() else []
-    gone = [folder for folder in folders if _CELL.fullmatch(folder.name) and folder.name not in keep]
+    repeats = {f"s{seed}" for seed in params.evaluate.seeds}
+    cells = [folder for folder in _folders(paths.runs) if _CELL.fullmatch(folder.name)]
+    gone = [folder for folder in cells if folder.name not in keep]
+    for folder in cells:
+        if folder.name in keep:
+            gone += [repeat for repeat in _folders(folder / "repeats") if repeat.name not in repeats]
     for folder in gone:
         shutil.rmtree(folder)
     return gone
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
 
 
 def _code(fingerprint: Fingerprint) -> dict[str, Any]:
