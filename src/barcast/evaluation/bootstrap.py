@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from barcast.evaluation.resampled import Draws, Measured, Resampled
 from barcast.evaluation.verdicts import Delta, Interval, verdict
 
 Array = npt.NDArray[np.float64]
+Values = tuple[Mapping[str, float | None], Resampled]  # by metric: on the data, and on each resample `[B]`
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     "mcc": (-1, 1),
@@ -53,7 +54,7 @@ class Sample:
 
     @property
     def times(self) -> int:
-        return self.draws.drawn.shape[1]
+        return int(self.draws.drawn.shape[1])
 
     @property
     def widening(self) -> float:
@@ -92,13 +93,13 @@ def draw(times: int, length: float, config: BootstrapConfig, seed: int) -> Sampl
     return Sample(Draws(drawn.astype(np.int32)), length, config.level)
 
 
-def intervals(metrics: Mapping[str, float | None], resampled: Resampled, sample: Sample) -> dict[str, Interval]:
+def intervals(values: Values, sample: Sample) -> dict[str, Interval]:
     """Each metric with its confidence interval, cut off where the metric ends.
 
     Symmetric: value ± the `level` quantile of |resample − value| (Hall 1992, 3.5), widened for the spread's own
     uncertainty. A metric that is undefined on the data, or on more than a tenth of the resamples, has none.
     """
-    return {name: _interval(name, metrics[name], resampled[name], sample) for name in resampled}
+    return {name: _interval(name, values[0][name], values[1][name], sample) for name in values[0]}
 
 
 def _interval(name: str, value: float | None, resampled: Array, sample: Sample) -> Interval:
@@ -111,15 +112,15 @@ def _interval(name: str, value: float | None, resampled: Array, sample: Sample) 
 
 
 def deltas(
-    first: tuple[Mapping[str, float | None], Resampled],
-    second: tuple[Mapping[str, float | None], Resampled],
+    first: Values,
+    second: Values,
     sample: Sample,
 ) -> dict[str, Delta]:
     """The paired difference *first − second* of each metric, with an interval of its own and the verdict."""
-    return {name: _delta(name, first, second, sample) for name in first[1]}
+    return {name: _delta(name, first, second, sample) for name in first[0]}
 
 
-def _delta(name: str, first: Any, second: Any, sample: Sample) -> Delta:
+def _delta(name: str, first: Values, second: Values, sample: Sample) -> Delta:
     one, other = first[0][name], second[0][name]
     if one is None or other is None:
         return Delta(None, None, None, verdict(name, None, None))
@@ -161,7 +162,7 @@ def joint_spread(values: Array, resampled: Array, sample: Sample) -> Spread:
     return Spread(errors, float(np.quantile(largest, sample.level)) * sample.widening)
 
 
-def measure_all(models: Mapping[str, Measured], config: BootstrapConfig, seed: int) -> tuple[Sample, dict[str, Any]]:
+def measure_all(models: Mapping[str, Measured], config: BootstrapConfig, seed: int) -> tuple[Sample, dict[str, Values]]:
     """Draw one set of resamples for all models of a horizon, and measure each on them.
 
     Blocks are `block_factor` times as long as the longest that a model's loss, or its loss over the first model's,

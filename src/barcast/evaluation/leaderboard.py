@@ -134,14 +134,16 @@ class Column:
     title: str
     meaning: str
     form: Callable[[Any], str]
+    margin: bool = True  # whether an interval is shown with its half-width
 
     def show(self, row: Row) -> str:
         """The value as text, a dash where it is undefined."""
         value = getattr(row, self.key)
         if isinstance(value, Interval | Delta):
-            return _with_margin(value, self.form)
-        if isinstance(value, str):
-            return value
+            return _with_margin(value, self.form) if self.margin else self._show(value.value)
+        return value if isinstance(value, str) else self._show(value)
+
+    def _show(self, value: Any) -> str:
         return "–" if value is None else self.form(value).replace("-", "−")
 
 
@@ -174,8 +176,8 @@ def columns(reference: str) -> list[Column]:
         Column("verdict", "verdict", f"whether that difference to {reference} is real", str),
         Column("in_confidence_set", "set", "in the model confidence set", lambda held: "●" if held else ""),
         Column("verdict_best", "vs #1", "whether the difference to rank 1 is real", str),
-        Column("mcc", "MCC", "Matthews correlation, 0 is chance", _signed(3)),
-        Column("ece", "ECE", "expected calibration error", "{:.3f}".format),
+        Column("mcc", "MCC", "Matthews correlation, 0 is chance", _signed(3), margin=False),
+        Column("ece", "ECE", "expected calibration error", "{:.3f}".format, margin=False),
         Column("sharpe", "Sharpe", "a year, net of costs", "{:.1f}".format),
         Column("dsr", "DSR", "probability that it is above 0, deflated by every trial", "{:.2f}".format),
     ]
@@ -184,9 +186,9 @@ def columns(reference: str) -> list[Column]:
 def further_columns() -> list[Column]:
     """Columns for renderings with more room than a terminal."""
     return [
-        Column("macro_f1", "macro-F1", "mean F1 of the classes", "{:.3f}".format),
-        Column("auc_ovr", "AUC", "one-vs-rest, 0.5 is chance", "{:.3f}".format),
-        Column("max_drawdown", "max DD", "largest fall of the net equity", "{:.1%}".format),
+        Column("macro_f1", "macro-F1", "mean F1 of the classes", "{:.3f}".format, margin=False),
+        Column("auc_ovr", "AUC", "one-vs-rest, 0.5 is chance", "{:.3f}".format, margin=False),
+        Column("max_drawdown", "max DD", "largest fall of the net equity", "{:.1%}".format, margin=False),
         Column("trades", "trades", "positions opened", "{:,.0f}".format),
         Column("coverage", "coverage", "share of prediction sets that hold the truth", "{:.3f}".format),
         Column("set_size", "set size", "mean size of the prediction sets, 1 … 3", "{:.2f}".format),

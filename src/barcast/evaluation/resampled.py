@@ -189,4 +189,5 @@ def _mean_defined(values: Array) -> Array:
     """The mean of each row over what is defined, NaN where nothing is, `[B, k]` -> `[B]`."""
     known = np.isfinite(values)
     count = known.sum(axis=1)
-    return np.where(known, values, 0.0).sum(axis=1) / np.where(count > 0, count, np.nan)
+    mean: Array = np.where(known, values, 0.0).sum(axis=1) / np.where(count > 0, count, np.nan)
+    return mean

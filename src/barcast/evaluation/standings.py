@@ -187,7 +187,7 @@ def judge(
     p_values = confidence_set({name: losses[name] for name in ranked}, sample, seed)
     standings = {
         name: Standing(
-            metrics=intervals(*measured[name], sample),
+            metrics=intervals(measured[name], sample),
             deltas=deltas(measured[name], measured[reference.name], sample) if name in rivals else None,
             delta_reference=to_reference.get((name, reference.name)),
             delta_best=to_best.get((name, ranked[0])),

@@ -53,7 +53,8 @@ class _Ledger:
     @property
     def opened(self) -> npt.NDArray[np.bool_]:
         """The rows at which a trade starts: a stretch of one symbol at one position other than flat."""
-        return (self.position != self.held) & (self.position != 0)
+        starts: npt.NDArray[np.bool_] = (self.position != self.held) & (self.position != 0)
+        return starts
 
     def trade_results(self) -> Array:
         """The net result of each trade, in the order of `opened`."""
@@ -117,7 +118,7 @@ def _by_time(ledger: _Ledger, symbol: npt.NDArray[Any], place: npt.NDArray[np.in
     count = place.max() + 1
 
     def add(values: npt.ArrayLike, at: npt.NDArray[np.int64] = place) -> Array:
-        return np.bincount(at, np.asarray(values, np.float64), count)
+        return np.asarray(np.bincount(at, np.asarray(values, np.float64), count), np.float64)
 
     return pd.DataFrame(
         {
