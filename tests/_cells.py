@@ -16,6 +16,27 @@ from barcast.models.base import BaseModel, ModelConfig
 from barcast.models.registry import ModelRegistry
 from barcast.paths import SPLITS, Paths, cell_name
 
+EVALUATE = {
+    "cost_bps": 5.0,
+    "calibration_bins": 10,
+    "alpha": 0.2,
+    "sets": "lac",
+    "calibration": {"share": 0.5, "methods": ["temperature", "vector"]},
+    "purge_bars": 5,
+}
+COMPARE = {
+    "reference": "prior",
+    "level": 0.95,
+    "resamples": 200,
+    "block_factor": 2.0,
+    "mcs_size": 0.1,
+    "pbo_blocks": 4,
+    "seeds": [],
+    "reach": {"h5": 5, "h20": 20},
+    "seed": 42,
+    "cost_bps": 5.0,
+    "calibration_bins": 10,
+}
 FEATURES = ["momentum", "noise", "range"]
 SEQ_LEN = 4
 

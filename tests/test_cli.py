@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from _cells import register_stubs, train_prior, train_stub, write_windows
+from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
 from barcast import cli
 from barcast.config import validate
 from barcast.doctor import examine
@@ -45,9 +45,9 @@ def compared(tmp_path, monkeypatch):
     train_prior(paths, 5)
     train_stub(paths, "stub", 5, sharpness=1.0)
     for model in ("prior", "stub"):
-        evaluate(model, 5, EvaluateConfig(cost_bps=1.0, calibration_bins=5), paths)
+        evaluate(model, 5, validate(EvaluateConfig, EVALUATE, "evaluate.yaml"), paths)
     cells = [{"model": model, "horizon": 5} for model in ("prior", "stub")]
-    compare(validate(CompareConfig, {"cells": cells, "reference": "prior"}, "compare.yaml"), paths)
+    compare(validate(CompareConfig, COMPARE | {"cells": cells}, "compare.yaml"), paths)
 
 
 def test_models_lists_every_model_with_its_family(barcast):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
 import shutil
 
@@ -10,27 +11,23 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from _cells import register_stubs, train_prior, train_stub, write_windows
+from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
 from barcast.config import dump_yaml, validate
 from barcast.errors import ConfigError, DataError
 from barcast.evaluation._charts import Line, nice_values, step_chart, time_chart
 from barcast.evaluation.evaluator import EvaluateConfig
-from barcast.evaluation.leaderboard import (
-    CellResult,
-    Leaderboard,
-    load_leaderboard,
-    rank_cells,
-    render_markdown,
-    render_terminal,
-)
+from barcast.evaluation.leaderboard import Leaderboard, Row, load_leaderboard, render_markdown, render_terminal
+from barcast.evaluation.standings import SeedSpread
+from barcast.evaluation.verdicts import Delta, Interval
 from barcast.files import read_json
 from barcast.paths import Paths
 from barcast.stages import compare as stage
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.evaluate import evaluate
 
+PLAIN = EVALUATE | {"calibration": {"share": 0.5, "methods": []}}  # which would make the stubs much alike
 MODELS = ("prior", "sharp", "blunt", "contrary")
-CONFIG = {"cells": [{"model": m, "horizon": h} for m in MODELS for h in (5, 20)], "reference": "prior"}
+CONFIG = COMPARE | {"cells": [{"model": m, "horizon": h} for m in MODELS for h in (5, 20)]}
 
 
 def config(**changes) -> CompareConfig:
@@ -49,7 +46,7 @@ def evaluated(tmp_path_factory):
             for name, sharpness in (("sharp", 1.5), ("blunt", 0.3), ("contrary", -1.0)):
                 train_stub(paths, name, horizon, sharpness)
             for name in MODELS:
-                evaluate(name, horizon, EvaluateConfig(cost_bps=1.0, calibration_bins=10), paths)
+                evaluate(name, horizon, validate(EvaluateConfig, PLAIN, "evaluate.yaml"), paths)
     return paths
 
 
@@ -64,33 +61,42 @@ def outputs(paths: Paths) -> dict[str, bytes]:
     return {str(path.relative_to(paths.root)): path.read_bytes() for path in files}
 
 
-def scores(**changes) -> dict[str, float | None]:
-    shown = dict.fromkeys(("macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown"), 0.5)
-    return {**shown, "trades": 12345, "log_loss": 1.0, **changes}
+def row(model: str, rank: int = 1, delta: float | None = -0.05, **changes) -> Row:
+    interval = Interval(0.5, 0.4, 0.6)
+    fields = dict.fromkeys(("brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown"), interval)
+    gap = None if delta is None else Delta(delta, delta - 0.01, delta + 0.01, "better" if delta < -0.01 else "noise")
+    return Row(
+        **{
+            **fields,
+            "rank": rank,
+            "model": model,
+            "val_log_loss": 1.0,
+            "test_log_loss": Interval(1.05, 1.04, 1.06),
+            "delta_reference": gap,
+            "delta_best": None if rank == 1 else Delta(0.01, -0.01, 0.03, "noise"),
+            "in_confidence_set": True,
+            "mcs_p": 0.4,
+            "psr": 0.9,
+            "dsr": 0.5,
+            "trades": 12345.0,
+            "coverage": 0.9,
+            "set_size": 2.5,
+            "calibration": "none",
+            "raw_log_loss": 1.06,
+            "seeds": None,
+            **changes,
+        }
+    )
 
 
-def cell(model: str, horizon: int = 5, val: float = 1.0, **test) -> CellResult:
-    return CellResult(model, horizon, scores(log_loss=val), scores(**test), scores(log_loss=1.1))
-
-
-# ranking
-
-
-def test_ranked_by_validation_whatever_test_says():
-    board = rank_cells([cell("a", val=1.2, log_loss=0.8), cell("b", val=1.1, log_loss=0.9)], "prior")
-    assert [(row.rank, row.model) for row in board.horizons[5]] == [(1, "b"), (2, "a")]
-    assert [row.delta_reference for row in board.horizons[5]] == pytest.approx([-0.2, -0.3])
-
-
-def test_equal_losses_are_ranked_by_name_and_horizons_apart():
-    board = rank_cells([cell("b", 20), cell("b"), cell("a"), cell("a", 20, val=2.0)], "prior")
-    assert list(board.horizons) == [5, 20]
-    assert [[row.model for row in rows] for rows in board.horizons.values()] == [["a", "b"], ["b", "a"]]
+def board_of(*rows: Row) -> Leaderboard:
+    return Leaderboard("prior", 0.95, {5: list(rows)})
 
 
 def test_leaderboard_survives_json():
-    board = rank_cells([cell("a", 20), cell("a", 5, sharpe=None)], "prior")
-    assert Leaderboard.from_dict(board.to_dict()) == board
+    spread = SeedSpread(3, 1.05, 0.001, 0.2)
+    board = board_of(row("a", sharpe=Interval(None, None, None), seeds=spread), row("prior", 2, None, dsr=None))
+    assert Leaderboard.from_dict(json.loads(json.dumps(board.to_dict()))) == board
 
 
 # the stage
@@ -102,20 +108,130 @@ def test_leaderboard_holds_each_cells_own_figures(evaluated):
     for horizon, rows in board.horizons.items():
         prior = read_json(evaluated.cell_metrics(f"prior_h{horizon}"))
         assert [row.val_log_loss for row in rows] == sorted(row.val_log_loss for row in rows)
+        assert [row.rank for row in rows] == [1, 2, 3, 4]
         for row in rows:
             metrics = read_json(evaluated.cell_metrics(f"{row.model}_h{horizon}"))
             assert row.val_log_loss == metrics["val"]["log_loss"]
-            assert row.delta_reference == metrics["test"]["log_loss"] - prior["test"]["log_loss"]
-            for key in ("macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown", "trades"):
-                assert getattr(row, key) == metrics["test"][key]
+            assert row.test_log_loss.value == pytest.approx(metrics["test"]["log_loss"], abs=1e-12)
+            if row.model == "prior":
+                assert row.delta_reference is None
+            else:
+                apart = metrics["test"]["log_loss"] - prior["test"]["log_loss"]
+                assert row.delta_reference.value == pytest.approx(apart, abs=1e-12)
+            for key in ("brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown"):
+                measured, expected = getattr(row, key), metrics["test"][key]
+                assert measured.value == (None if expected is None else pytest.approx(expected, abs=1e-9))
+            assert row.trades == metrics["test"]["trades"]
+            assert row.raw_log_loss == metrics["raw"]["test"]["log_loss"]
     assert [row.model for row in board.horizons[5]] == ["sharp", "blunt", "prior", "contrary"]
+
+
+def test_verdicts_say_what_the_stubs_are(evaluated):
+    rows = {row.model: row for row in compare(config(), evaluated).horizons[5]}
+    assert rows["sharp"].verdict == "better"
+    assert rows["contrary"].verdict == "worse"
+    assert rows["contrary"].verdict_best == "worse"
+    assert rows["sharp"].in_confidence_set
+    assert not rows["contrary"].in_confidence_set
+    for found in rows.values():
+        for delta in filter(None, (found.delta_reference, found.delta_best)):
+            assert delta.low <= delta.value <= delta.high
+            assert (delta.verdict == "noise") == (delta.low <= 0 <= delta.high)
+
+
+def test_equal_losses_are_ranked_by_name(paths):
+    shutil.rmtree(paths.run("contrary_h5"))
+    shutil.copytree(paths.run("sharp_h5"), paths.run("contrary_h5"))
+    rows = compare(config(), paths).horizons[5]
+    assert [row.model for row in rows[:2]] == ["contrary", "sharp"]
+    assert rows[1].delta_best == Delta(0.0, 0.0, 0.0, "noise")
+    assert rows[0].mcs_p == rows[1].mcs_p
+
+
+def test_every_metric_has_its_interval_in_a_file(evaluated):
+    compare(config(), evaluated)
+    content = read_json(evaluated.report / "intervals.json")
+    assert set(content) == {"h5", "h20"}
+    for horizon, models in content.items():
+        for model, found in models.items():
+            metrics = read_json(evaluated.cell_metrics(f"{model}_{horizon}"))["test"]
+            assert set(found["metrics"]) == set(metrics)
+            assert (found["deltas"] is None) == (model == "prior")
+            for name, value in metrics.items():
+                interval = found["metrics"][name]
+                assert interval["value"] == (None if value is None else pytest.approx(value, abs=1e-9)), name
+
+
+def test_significance_has_every_pair_once(evaluated):
+    compare(config(), evaluated)
+    content = read_json(evaluated.report / "significance.json")["h5"]
+    pairs = [frozenset((pair["first"], pair["second"])) for pair in content["pairs"]]
+    assert len(pairs) == len(set(pairs)) == 6
+    assert set(content["mcs"]) == set(MODELS)
+    assert 0 <= content["spa"]["lower"] <= content["spa"]["consistent"] <= content["spa"]["upper"] < 0.05
+    assert content["times"] * 2 == content["windows"] == len(pd.read_parquet(evaluated.predictions("sharp_h5", "test")))
+
+
+def test_every_trial_counts(paths):
+    compare(config(), paths)
+    before = read_json(paths.report / "overfitting.json")
+    assert before["trials"]["total"] == 8
+    folder = paths.tune / "sharp_h5"
+    folder.mkdir(parents=True)
+    states = ["complete"] * 3 + ["pruned"] * 4 + ["failed"]
+    ledger = pd.DataFrame({"state": states, "sharpe_per_bar": [0.01, 0.05, None] + [None] * 5})
+    ledger.to_parquet(folder / "trials.parquet")
+    compare(config(), paths)
+    after = read_json(paths.report / "overfitting.json")
+    counts = {key: after["trials"][key] for key in ("cells", "repeats", "tuning", "failed", "pruned", "total")}
+    assert counts == {"cells": 8, "repeats": 0, "tuning": 8, "failed": 1, "pruned": 4, "total": 16}
+    assert after["trials"]["with_sharpe"] == before["trials"]["with_sharpe"] + 2
+    assert after["h5"]["cells"]["sharp"]["psr"] == before["h5"]["cells"]["sharp"]["psr"]
+    ledger.drop(columns="state").to_parquet(folder / "trials.parquet")
+    with pytest.raises(DataError, match=r"trials.parquet: no column 'state'; run `dvc repro tune`"):
+        compare(config(), paths)
+
+
+def jitter(file, sd, rng):
+    frame = pd.read_parquet(file)
+    p = frame[["p_down", "p_flat", "p_up"]].to_numpy() * np.exp(rng.normal(0, sd, (len(frame), 3)))
+    frame[["p_down", "p_flat", "p_up"]] = p / p.sum(axis=1, keepdims=True)
+    frame.to_parquet(file)
+
+
+def test_repeats_with_other_seeds_enter_the_verdicts(paths):
+    alone = {row.model: row for row in compare(config(), paths).horizons[5]}["sharp"]
+    rng = np.random.default_rng(0)
+    for entry in CONFIG["cells"]:
+        cell = f"{entry['model']}_h{entry['horizon']}"
+        for seed in (1, 2):
+            for part in ("metrics", "predictions"):
+                shutil.copytree(paths.run(cell) / part, paths.repeat(cell, seed) / part)
+            if entry["model"] == "sharp":
+                jitter(paths.repeat(cell, seed) / "predictions/test_predictions.parquet", 0.2 * seed, rng)
+    rows = {row.model: row for row in compare(config(seeds=[1, 2]), paths).horizons[5]}
+    assert read_json(paths.report / "overfitting.json")["trials"]["repeats"] == 16
+    assert rows["blunt"].seeds.runs == 3
+    assert (rows["blunt"].seeds.sd, rows["blunt"].seeds.share) == pytest.approx((0.0, 0.0), abs=1e-12)
+    seeds, gap = rows["sharp"].seeds, rows["sharp"].delta_reference
+    assert seeds.sd > 0
+    assert 0 < seeds.share < 1
+    assert gap.value - alone.delta_reference.value == pytest.approx(seeds.mean - alone.test_log_loss.value)
+    assert gap.high - gap.value > alone.delta_reference.high - alone.delta_reference.value
+    shutil.rmtree(paths.repeat("blunt_h20", 2))
+    with pytest.raises(DataError, match=r"blunt_h20: .*s2/.* is missing; run `dvc repro repeat@blunt-20-2` first"):
+        compare(config(seeds=[1, 2]), paths)
 
 
 def test_metrics_file_is_short_enough_for_dvc_exp_show(evaluated):
     board = compare(config(), evaluated)
     content = read_json(evaluated.metrics)
     for horizon, rows in board.horizons.items():
-        expected = {"best": "sharp", "val": round(rows[0].val_log_loss, 6), "test": round(rows[0].test_log_loss, 6)}
+        expected = {
+            "best": "sharp",
+            "val": round(rows[0].val_log_loss, 6),
+            "test": round(rows[0].test_log_loss.value, 6),
+        }
         assert content[f"h{horizon}"] == expected
     columns = [f"{horizon}.{key}" for horizon, values in content.items() for key in values]
     assert sum(len(column) + 3 for column in columns) < 80  # beside DVC's own 40
@@ -126,7 +242,8 @@ def test_same_inputs_same_bytes(paths):
     first = outputs(paths)
     compare(config(), paths)
     assert outputs(paths) == first
-    assert sorted(path.name for path in paths.report.iterdir()) == ["index.html", "leaderboard.json", "leaderboard.md"]
+    files = ["index.html", "intervals.json", "leaderboard.json", "leaderboard.md", "overfitting.json"]
+    assert sorted(path.name for path in paths.report.iterdir()) == [*files, "significance.json"]
     assert str(paths.root) not in first["experiments/report/index.html"].decode()
 
 
@@ -134,13 +251,25 @@ def test_the_prior_is_the_reference_even_outside_the_matrix(paths):
     cells = [entry for entry in CONFIG["cells"] if entry["model"] != "prior"]
     with_prior, without = compare(config(), paths), compare(config(cells=cells), paths)
     expected = {row.model: row.delta_reference for row in with_prior.horizons[5] if row.model != "prior"}
-    assert {row.model: row.delta_reference for row in without.horizons[5]} == expected
+    found = {row.model: row.delta_reference for row in without.horizons[5]}
+    assert list(found) == list(expected)
+    for model, delta in found.items():
+        assert delta.value == pytest.approx(expected[model].value, abs=1e-12)
+        assert delta.verdict == expected[model].verdict
 
 
 def test_any_model_can_be_the_reference(paths):
     board = compare(config(reference="blunt"), paths)
-    assert [row.model for row in board.horizons[20] if row.delta_reference == 0] == ["blunt"]
+    assert [row.model for row in board.horizons[20] if row.delta_reference is None] == ["blunt"]
     assert "Δ blunt" in (paths.report / "leaderboard.md").read_text()
+
+
+def test_a_single_cell_is_compared_with_the_prior_alone(paths):
+    board = compare(config(cells=[{"model": "sharp", "horizon": 5}]), paths)
+    only = board.horizons[5][0]
+    assert (only.verdict, only.verdict_best, only.mcs_p) == ("better", None, 1.0)
+    assert read_json(paths.report / "significance.json")["h5"]["pairs"] == []
+    assert read_json(paths.report / "overfitting.json")["h5"]["pbo"] is None
 
 
 @pytest.mark.parametrize(
@@ -176,6 +305,7 @@ def test_cells_scored_on_other_windows_are_refused(paths):
         ({"cells": CONFIG["cells"] * 2}, "expected each cell once; prior_h5 stands twice"),
         ({"cells": []}, "config.cells"),
         ({"cells": [{"model": "prior"}]}, "key 'config.cells.0.horizon' is missing"),
+        ({"reach": {"h5": 5}}, "expected reach of every horizon; h20 is missing"),
         ({"refrence": "prior"}, "unknown key 'config.refrence'; did you mean 'reference'"),
     ],
 )
@@ -208,27 +338,58 @@ def test_markdown_has_a_table_for_each_horizon(evaluated):
     assert [heading for heading, _ in tables] == ["5", "20"]
     for (_, table), rows in zip(tables, board.horizons.values(), strict=True):
         lines = table.splitlines()
-        assert {line.count("|") for line in lines} == {13}
+        assert {line.count("|") for line in lines} == {20}
         assert [line.split("|")[2].strip() for line in lines[2:]] == [row.model for row in rows]
 
 
 def test_undefined_values_and_signs_are_shown_as_such():
-    board = rank_cells([cell("flat", sharpe=None, mcc=0.0, max_drawdown=-0.1234, log_loss=1.05)], "prior")
-    row = render_markdown(board).splitlines()[-1]
-    shown = ["1", "flat", "1.0000", "1.0500", "−0.0500", "0.500", "0.000", "0.500", "0.500", "–", "−12.3%", "12,345"]
-    assert row == "| " + " | ".join(shown) + " |"
+    flat = row("flat", sharpe=Interval(None, None, None), mcc=Interval(0.0, -0.1, 0.1), in_confidence_set=False)
+    last = render_markdown(board_of(flat)).splitlines()[-1]
+    losses = ["1.0000", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
+    shown = ["1", "flat", *losses, "", "–", "0.000", "0.500", "–", "0.50"]
+    more = ["0.500", "0.500", "50.0%", "12,345", "0.900", "2.50", "none"]
+    assert last == "| " + " | ".join(shown + more) + " |"
+
+
+def test_an_interval_cut_off_at_a_bound_shows_its_longer_side():
+    text = render_markdown(board_of(row("a", sharpe=Interval(-1.5, -3.5, -0.5))))
+    assert "−1.5 ±2.0" in text
 
 
 def test_terminal_tables_fit_120_columns():
-    worst = {"sharpe": -123.45, "max_drawdown": -1.0, "trades": 123_456, "log_loss": 12.3456}
-    board = rank_cells([cell("transformer", h, val=13.0, **worst) for h in (5, 20)], "prior")
+    worst = {"sharpe": Interval(-123.4, -150.0, -100.0), "test_log_loss": Interval(12.3456, 10.0, 14.0)}
+    rows = [row("transformer", rank, **worst) for rank in (1, 2, 10)]
     console = Console(width=120, record=True, file=io.StringIO())
-    render_terminal(board, console)
+    render_terminal(Leaderboard("prior", 0.95, {5: rows, 20: rows}), console)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 120
     assert "…" not in text
-    for shown in ("5 bars ahead", "20 bars ahead", "transformer", "−123.45", "−100.0%", "123,456", "val log-loss"):
+    for shown in ("5 bars ahead", "20 bars ahead", "transformer", "−123.4 ±26.6", "better", "noise", "●", "DSR", "95%"):
         assert shown in text
+
+
+def test_verdicts_have_a_colour_in_the_terminal():
+    console = Console(width=120, force_terminal=True, color_system="standard", file=io.StringIO())
+    render_terminal(board_of(row("a"), row("b", 2, delta=0.0)), console)
+    text = console.file.getvalue()
+    assert re.search(r"\x1b\[[\d;]*32m *better", text)
+    assert re.search(r"\x1b\[[\d;]*2m *noise", text)
+
+
+@pytest.mark.parametrize(("width", "last"), [(120, "DSR"), (80, "#1")])
+def test_a_narrow_terminal_loses_the_last_columns_and_no_letter(width, last):
+    console = Console(width=width, file=io.StringIO())
+    render_terminal(board_of(row("transformer"), row("prior", 2, None)), console)
+    header = next(line for line in console.file.getvalue().splitlines() if "model" in line)
+    assert "transformer" in console.file.getvalue()
+    assert "…" not in console.file.getvalue()
+    assert header.split()[-1] == last
+
+
+def test_a_leaderboard_of_another_version_says_what_to_do(tmp_path):
+    (tmp_path / "leaderboard.json").write_text('{"reference": "prior", "horizons": {"h5": [{"rank": 1}]}}')
+    with pytest.raises(DataError, match="written by another version of barcast; run `dvc repro compare`"):
+        load_leaderboard(tmp_path)
 
 
 def test_page_stands_alone_and_shows_every_cell(evaluated):
@@ -318,14 +479,3 @@ def test_a_flat_line_still_has_a_scale():
     chart = time_chart([line([0, 1e15], [0.0, 0.0])])
     assert "0%" in [tick.label for tick in chart.y_ticks]
     assert chart.paths[0].data == "M0.0 500.0L1000.0 500.0"
-
-
-@pytest.mark.parametrize(("width", "last"), [(120, "trades"), (80, "macro-F1")])
-def test_a_narrow_terminal_loses_the_last_columns_and_no_letter(width, last):
-    board = rank_cells([cell("transformer"), cell("prior")], "prior")
-    console = Console(width=width, file=io.StringIO())
-    render_terminal(board, console)
-    header = next(line for line in console.file.getvalue().splitlines() if "model" in line)
-    assert "transformer" in console.file.getvalue()
-    assert "…" not in console.file.getvalue()
-    assert last in header

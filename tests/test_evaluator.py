@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from _cells import FEATURES, SEQ_LEN, Stub, register_stubs, train_prior, train_stub, write_windows
+from _cells import EVALUATE, FEATURES, SEQ_LEN, Stub, register_stubs, train_prior, train_stub, write_windows
 from barcast.config import dump_yaml, validate
 from barcast.data.windows import DatasetConfig, Split, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError, ModelError
-from barcast.evaluation.evaluator import EvaluateConfig, Evaluator
+from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
 from barcast.evaluation.metrics import classification_metrics
 from barcast.evaluation.plots import thin
+from barcast.evaluation.postprocess import Postprocess
 from barcast.evaluation.trading import backtest
 from barcast.files import read_json
 from barcast.models.base import log_loss
@@ -23,7 +24,7 @@ from barcast.paths import Paths
 from barcast.stages import evaluate as stage
 from barcast.stages.evaluate import evaluate
 
-CONFIG = EvaluateConfig(cost_bps=5.0, calibration_bins=10)
+CONFIG = validate(EvaluateConfig, EVALUATE, "params.yaml", "evaluate")
 
 
 @pytest.fixture
@@ -43,46 +44,111 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_evaluator_puts_the_scores_and_the_trading_together(paths):
-    split = split_of(paths, "test")
+def scored_of(paths: Paths, **changes) -> Scored:
+    config = validate(EvaluateConfig, EVALUATE | changes, "params.yaml", "evaluate")
     model = Stub.load(paths.checkpoint("leaner_h5"))
-    found = Evaluator(model, CONFIG).evaluate(split)
-    p = model.predict_proba(split.X)
+    return Evaluator(config).evaluate(model, split_of(paths, "val"), split_of(paths, "test"))
+
+
+def test_evaluator_puts_the_scores_and_the_trading_together(paths):
+    found = scored_of(paths, calibration={"share": 0.5, "methods": []}).test
+    split = split_of(paths, "test")
+    p = Stub.load(paths.checkpoint("leaner_h5")).predict_proba(split.X)
     bars = split.meta.assign(prediction=p.argmax(axis=1) - 1)
     assert found.metrics == {**classification_metrics(p, split.y, 10), **backtest(bars, 5.0).metrics}
     assert found.metrics["accuracy"] > 0.5  # the stub's momentum hints at the label
-    assert found.reliability["count"].sum() == len(split.y)
+    assert found.reliability.groupby("kind")["count"].sum().to_dict() == {
+        "raw": len(split.y),
+        "published": len(split.y),
+    }
     assert found.equity["datetime"].tolist() == sorted(split.meta["datetime"].unique())
 
 
 def test_predictions_carry_the_truth_and_the_close(paths):
     split = split_of(paths, "val")
-    frame = Evaluator(Stub.load(paths.checkpoint("leaner_h5")), CONFIG).evaluate(split).to_dataframe()
+    frame = scored_of(paths).val.to_dataframe()
     assert frame["label"].tolist() == split.y.tolist()
     assert frame["close"].tolist() == split.meta["close"].tolist()
     assert frame["symbol"].tolist() == split.meta["symbol"].tolist()
+
+
+def test_only_the_ranked_part_of_validation_is_scored(paths):
+    found = scored_of(paths)
+    frame = found.val.to_dataframe()
+    ranked = frame[frame["part"] == "ranked"]
+    assert set(frame["part"]) == {"calibration", "purged", "ranked"}
+    assert set(found.test.to_dataframe()["part"]) == {"test"}
+    expected = log_loss(ranked[["p_down", "p_flat", "p_up"]].to_numpy(), ranked["label"].to_numpy())
+    assert found.val.metrics["log_loss"] == expected
+    traded = backtest(ranked[["datetime", "symbol", "close", "prediction"]].copy(), 5.0)
+    assert found.val.metrics["total_return"] == traded.metrics["total_return"]
+    assert sum(found.to_json()["windows"].values()) == len(frame) + len(found.test.part)
+
+
+def test_raw_and_published_probabilities_stand_side_by_side(paths):
+    found = scored_of(paths)
+    frame = found.test.to_dataframe()
+    raw = Stub.load(paths.checkpoint("leaner_h5")).predict_proba(split_of(paths, "test").X)
+    assert np.array_equal(frame[["raw_down", "raw_flat", "raw_up"]].to_numpy(), raw)
+    assert np.array_equal(frame[["p_down", "p_flat", "p_up"]].to_numpy(), found.postprocess.scaling.apply(raw))
+    assert found.test.raw["log_loss"] == log_loss(raw, split_of(paths, "test").y)
+    assert set(found.test.raw) == {"log_loss", "brier", "ece"}
+
+
+def test_rules_and_holding_are_traded_as_their_positions_say(paths):
+    found = scored_of(paths)
+    frame, bars = found.test.to_dataframe(), split_of(paths, "test").meta[["datetime", "symbol", "close"]]
+    for rule in ("sets", "threshold"):
+        assert found.test.rules[rule] == backtest(bars.assign(prediction=frame[f"act_{rule}"]), 5.0).metrics
+    held = backtest(bars.assign(prediction=1), 5.0)
+    assert found.test.buy_hold == held.metrics
+    assert found.test.equity["buy_hold"].tolist() == held.equity["equity"].tolist()
+    falls = found.test.equity["equity"] / np.maximum(found.test.equity["equity"].cummax(), 1) - 1
+    assert found.test.equity["drawdown"].tolist() == falls.tolist()
+    assert found.test.equity["drawdown"].min() == pytest.approx(found.test.metrics["max_drawdown"])
+
+
+def test_what_serving_loads_says_what_was_measured(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    postprocess = Postprocess.load(paths.run("leaner_h5") / "metrics/postprocess.json")
+    split = split_of(paths, "test")
+    output = postprocess.apply(Stub.load(paths.checkpoint("leaner_h5")).predict(split.X, split.meta))
+    frame = pd.read_parquet(paths.predictions("leaner_h5", "test"))
+    served = output.to_dataframe()
+    assert served.equals(frame[list(served)])
+    for rule, positions in postprocess.positions(output).items():
+        assert positions.tolist() == frame[f"act_{rule}"].tolist()
+
+
+def test_a_validation_too_short_to_be_cut_is_refused(paths):
+    with pytest.raises(DataError, match=r"no window is left for its calibration part .*widen the validation split"):
+        scored_of(paths, purge_bars=60)
 
 
 def test_an_unfitted_model_is_refused(paths):
     config = {"model_name": "leaner", "model_family": "test", "horizon": 5, "random_seed": 0, "threads": 1}
     model = Stub(config | {"sharpness": 1.0}, 5, FEATURES)
     with pytest.raises(ModelError, match="leaner: predict was called before fit"):
-        Evaluator(model, CONFIG).evaluate(split_of(paths, "test"))
+        Evaluator(CONFIG).evaluate(model, split_of(paths, "val"), split_of(paths, "test"))
 
 
 def test_stage_writes_predictions_metrics_and_plots(paths):
     evaluate("leaner", 5, CONFIG, paths)
     run = paths.run("leaner_h5")
     written = contents(run / "predictions") | contents(run / "metrics") | contents(run / "plots")
-    plots = [f"{split}_{kind}.csv" for split in ("val", "test") for kind in ("confusion", "reliability", "equity")]
-    assert sorted(written) == sorted(
-        ["val_predictions.parquet", "test_predictions.parquet", "metrics.json", "importance.csv", *plots]
-    )
+    kinds = ("confusion", "reliability", "equity", "coverage")
+    plots = [f"{split}_{kind}.csv" for split in ("val", "test") for kind in kinds]
+    metrics = ["metrics.json", "postprocess.json"]
+    predictions = ["val_predictions.parquet", "test_predictions.parquet"]
+    assert sorted(written) == sorted([*predictions, *metrics, "importance.csv", *plots])
     assert not list(run.rglob(".*")), "a temporary name was left behind"
     frame = pd.read_parquet(paths.predictions("leaner_h5", "test"))
     probabilities = ["p_down", "p_flat", "p_up"]
-    columns = ["datetime", "symbol", "horizon", "prediction", *probabilities, "uncertainty", "label", "close"]
-    assert list(frame) == columns
+    sets = ["set_size", "in_down", "in_flat", "in_up"]
+    raw = ["raw_down", "raw_flat", "raw_up"]
+    output = ["datetime", "symbol", "horizon", "prediction", *probabilities, "uncertainty", *sets]
+    assert list(frame) == [*output, *raw, "act_sets", "act_threshold", "label", "close", "part"]
+    assert (frame["set_size"] == frame[sets[1:]].sum(axis=1)).all()
     assert str(frame["datetime"].dtype.tz) == "UTC"
     scores = read_json(paths.cell_metrics("leaner_h5"))["test"]
     assert scores["log_loss"] == log_loss(frame[probabilities].to_numpy(), frame["label"].to_numpy())
@@ -96,8 +162,11 @@ def test_plots_are_what_dvc_draws(paths):
     assert confusion["actual"].tolist() == frame["label"].map(names).tolist()
     assert confusion["predicted"].tolist() == frame["prediction"].map(names).tolist()
     assert pd.read_csv(plots / "importance.csv")["importance"].tolist() == [0.7, 0.2, 0.1]
-    assert len(pd.read_csv(plots / "test_reliability.csv")) == 10
+    assert len(pd.read_csv(plots / "test_reliability.csv")) == 2 * 10
+    coverage = pd.read_csv(plots / "test_coverage.csv")
+    assert coverage["windows"].sum() == len(frame)
     equity = pd.read_csv(plots / "test_equity.csv")
+    assert list(equity) == ["datetime", "equity", "drawdown", "sets", "threshold", "buy_hold", "prior"]
     total = read_json(paths.cell_metrics("leaner_h5"))["test"]["total_return"]
     assert equity["equity"].iloc[-1] - 1 == pytest.approx(total)
 
@@ -119,12 +188,15 @@ def test_prior_stands_beside_each_cell_and_equals_the_priors_own(paths):
     train, test = split_of(paths, "train"), split_of(paths, "test")
     weights = np.array([train.weight[train.y == label].sum() for label in (-1, 0, 1)], np.float64)
     expected = log_loss(np.tile(weights / weights.sum(), (len(test.y), 1)), test.y)
-    assert own["test"]["log_loss"] == pytest.approx(expected, rel=1e-3)  # but for the prior's smoothing
+    assert own["raw"]["test"]["log_loss"] == pytest.approx(expected, rel=1e-3)  # but for the prior's smoothing
+    frame = pd.read_parquet(paths.predictions("prior_h5", "test"))
+    assert beside["prior_probabilities"] == frame[["p_down", "p_flat", "p_up"]].iloc[-1].tolist()
 
 
 def test_the_test_split_changes_nothing_on_validation(paths):
     evaluate("leaner", 5, CONFIG, paths)
     before = read_json(paths.cell_metrics("leaner_h5"))
+    fitted = (paths.run("leaner_h5") / "metrics/postprocess.json").read_bytes()
     file = paths.windows / "labels/test_h5.npy"
     labels = np.load(file)
     labels["label"] *= -1
@@ -132,6 +204,8 @@ def test_the_test_split_changes_nothing_on_validation(paths):
     evaluate("leaner", 5, CONFIG, paths)
     after = read_json(paths.cell_metrics("leaner_h5"))
     assert (after["val"], after["prior"]["val"]) == (before["val"], before["prior"]["val"])
+    assert after["calibration"] == before["calibration"]
+    assert (paths.run("leaner_h5") / "metrics/postprocess.json").read_bytes() == fitted
     assert after["test"] != before["test"]
 
 
@@ -200,6 +274,8 @@ def test_main_refuses_a_horizon_that_is_no_number():
     [
         ({"cost_bps": -1.0}, r"evaluate.cost_bps = -1.0: expected greater than or equal to 0"),
         ({"calibration_bins": 0}, r"evaluate.calibration_bins = 0: expected greater than or equal to 1"),
+        ({"alpha": 1.0}, r"evaluate.alpha = 1.0: expected less than 1"),
+        ({"sets": "raps"}, r"evaluate.sets = 'raps': expected 'lac' or 'aps'"),
         ({"cost_bp": 5.0}, r"unknown key 'evaluate.cost_bp'; did you mean 'cost_bps'"),
     ],
 )

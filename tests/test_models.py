@@ -106,6 +106,8 @@ def test_probabilities_are_an_ordered_distribution(model):
     np.testing.assert_array_equal(output.predictions, np.array(CLASSES)[probabilities.argmax(axis=1)])
     assert (output.horizons == 5).all()
     assert ((output.uncertainty >= 0) & (output.uncertainty <= 1)).all()
+    assert output.sets is None
+    assert not output.set_size.any()  # no conformal step was done
     frame = output.to_dataframe()
     np.testing.assert_array_equal(frame[["p_down", "p_flat", "p_up"]], probabilities)
     assert frame["datetime"].equals(VAL_META["datetime"])

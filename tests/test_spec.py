@@ -13,7 +13,7 @@ from barcast.fingerprint import Fingerprinter
 from barcast.paths import Paths
 from barcast.stages.spec import spec
 
-STAGES = {"prepare", "audit", "window", "evaluate", "compare"}
+STAGES = {"prepare", "audit", "window", "evaluate", "repeat", "compare"}
 SOURCE = Path(barcast.__file__).parents[1]
 
 
@@ -59,7 +59,11 @@ def test_a_cell_spec_says_what_can_change_its_result(write_specs):
         ({"model.max_depth": 3}, {"xgboost_h5", "xgboost_h20", "lightgbm_h5", "lightgbm_h20"}),
         ({"model.xgboost.max_depth": 3}, {"xgboost_h5", "xgboost_h20"}),
         ({"model.xgboost.h20": {"max_depth": 3}}, {"xgboost_h20"}),
-        ({"evaluate.cost_bps": 1.0}, {"evaluate"}),
+        ({"evaluate.cost_bps": 1.0}, {"evaluate", "repeat", "compare"}),
+        ({"evaluate.alpha": 0.2}, {"evaluate", "repeat"}),
+        ({"evaluate.seeds": [1, 2]}, {"compare"}),
+        ({"compare.resamples": 500}, {"compare"}),
+        ({"label.horizons.h5.max_bars": 6}, {"prepare", "audit", "compare"}),
         ({"window.seq_len": 30}, {"audit", "window"}),
         ({"data.audit.cuts": 2}, {"audit"}),
         ({"label.horizons.h5.k_up": 2.0}, {"prepare", "audit"}),
@@ -79,6 +83,15 @@ def test_results_of_cells_outside_the_matrix_are_removed_and_others_kept(write_s
     write_specs()
     assert {folder.name for folder in runs.iterdir()} == {"xgboost_h5", "notes"}
     assert "lstm_h5: no longer in the matrix" in capsys.readouterr().out
+
+
+def test_repeats_with_seeds_no_longer_asked_for_are_removed(write_specs, tmp_path, capsys):
+    repeats = Paths(tmp_path).run("xgboost_h5") / "repeats"
+    for seed in (1, 2):
+        (repeats / f"s{seed}").mkdir(parents=True)
+    write_specs({"evaluate.seeds": [2]})
+    assert [folder.name for folder in repeats.iterdir()] == ["s2"]
+    assert "s1: no longer in the matrix" in capsys.readouterr().out
 
 
 def test_a_refused_file_leaves_the_specs_as_they_were(write_specs, tmp_path):

@@ -227,17 +227,18 @@ def _overfitting(standings: Mapping[int, tuple[Standings, list[Entrant]]], trial
 
 def _detail(cell: Contender, paths: Paths) -> CellDetail:
     actual, predicted = cell.predictions["label"].to_numpy() + 1, cell.predictions["prediction"].to_numpy() + 1
-    equity = pd.read_csv(paths.plots(cell.name) / "test_equity.csv", parse_dates=["datetime"])
+    equity = paths.plots(cell.name) / "test_equity.csv"
     checkpoint = paths.checkpoint(cell.name) / "model.json"
-    if not checkpoint.is_file():
-        raise DataError(
-            f"{cell.name}: {checkpoint} is missing; run `dvc repro train@{cell.model}-{cell.horizon}` first"
-        )
+    for path, stage in ((equity, "evaluate"), (checkpoint, "train")):
+        if not path.is_file():
+            raise DataError(
+                f"{cell.name}: {path} is missing; run `dvc repro {stage}@{cell.model}-{cell.horizon}` first"
+            )
     return CellDetail(
         model=cell.model,
         horizon=cell.horizon,
         confusion=np.bincount(3 * actual + predicted, minlength=9).reshape(3, 3),
-        equity=equity,
+        equity=pd.read_csv(equity, parse_dates=["datetime"]),
         history=read_json(checkpoint)["training_history"],
     )
 
