@@ -202,6 +202,7 @@ EDITS = [
     ("model.xgboost.max_depth", lambda r: r.set(**{"model.xgboost.max_depth": 2}), {"xgboost"}),
     ("seed", lambda r: r.set(seed=7), ALL),
     ("evaluate.cost_bps", lambda r: r.set(**{"evaluate.cost_bps": 1.0}), set()),
+    ("evaluate.seeds", lambda r: r.set(**{"evaluate.seeds": [1]}), set()),
     ("one model's code", lambda r: r.edit("models/xgboost.py", "\nclass ", "\n_X = 1\n\n\nclass "), {"xgboost"}),
     ("code the boosters share", lambda r: r.edit("models/_gbdt.py", "\nimport ", "\nimport csv\nimport "), TREES),
     ("code all models share", lambda r: r.edit("models/base.py", "EPSILON = 1e-15", "EPSILON = 1e-14"), ALL),
@@ -216,6 +217,19 @@ EDITS = [
 def test_an_edit_trains_again_just_the_cells_that_it_can_change(edited, edit, expected):
     edit(edited)
     assert edited.cells_to_train() == expected
+
+
+def test_seeds_repeat_the_cells_and_train_none_of_them_again(edited):
+    models = ["prior", "xgboost"]
+    edited.set(models=models, **{"evaluate.seeds": [1]})
+    ran, _ = edited.repro()
+    assert ran == {"spec", "compare", *(f"repeat@{model}-5-1" for model in models)}
+    rows = json.loads((edited.root / "experiments/report/leaderboard.json").read_text())["horizons"]["h5"]
+    spread = {row["model"]: row["seeds"] for row in rows}
+    assert spread["prior"]["sd"] < 1e-12 < spread["xgboost"]["sd"]
+    edited.set(**{"evaluate.seeds": []})
+    assert edited.repro()[0] == {"spec", "compare"}
+    assert not list((edited.root / "experiments/runs").glob("*/repeats/s1"))
 
 
 def test_an_experiment_runs_only_what_its_override_changes(edited):

@@ -162,19 +162,21 @@ def joint_spread(values: Array, resampled: Array, sample: Sample) -> Spread:
     return Spread(errors, float(np.quantile(largest, sample.level)) * sample.widening)
 
 
-def measure_all(models: Mapping[str, Measured], config: BootstrapConfig, seed: int) -> tuple[Sample, dict[str, Values]]:
-    """Draw one set of resamples for all models of a horizon, and measure each on them.
+def resample(models: Sequence[Measured], config: BootstrapConfig, seed: int) -> Sample:
+    """Draw one set of resamples for all models of a horizon.
 
     Blocks are `block_factor` times as long as the longest that a model's loss, or its loss over the first model's,
     asks for: the automatic rule finds the best estimate of a variance, and intervals that hold as often as they
     say need longer blocks than that (Sun, Phillips and Jin 2008).
-
-    Returns:
-        the sample, and by model its values on the data and on the resamples.
     """
-    losses = [model.losses for model in models.values()]
+    losses = [model.losses for model in models]
     length = config.block_factor * block_length([*losses, *(loss - losses[0] for loss in losses[1:])])
-    sample = draw(len(losses[0]), length, config, seed)
+    return draw(len(losses[0]), length, config, seed)
+
+
+def measure_all(models: Mapping[str, Measured], config: BootstrapConfig, seed: int) -> tuple[Sample, dict[str, Values]]:
+    """One set of resamples for all models, and by model its values on the data and on the resamples."""
+    sample = resample(list(models.values()), config, seed)
     return sample, {name: (point(model), model.metrics(sample.draws)) for name, model in models.items()}
 
 

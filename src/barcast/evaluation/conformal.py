@@ -20,6 +20,7 @@ from barcast.evaluation.metrics import Metrics
 from barcast.models.base import Labels, Probabilities, Sets
 
 Score = Literal["lac", "aps"]
+SCORES: tuple[Score, ...] = ("lac", "aps")
 
 Array = npt.NDArray[np.float64]
 

@@ -181,9 +181,9 @@ def judge(
     losses = {name: entrant.losses for name, entrant in everyone.items()}
     ranked = [entrant.name for entrant in entrants]
     rivals = [name for name in ranked if name != reference.name]
-    to_reference = _joint(everyone, [(name, reference.name) for name in rivals], sample)
-    to_best = _joint(everyone, [(name, ranked[0]) for name in ranked[1:]], sample)
-    among = _joint(everyone, list(combinations(ranked, 2)), sample)
+    to_reference = joint_deltas(everyone, [(name, reference.name) for name in rivals], sample)
+    to_best = joint_deltas(everyone, [(name, ranked[0]) for name in ranked[1:]], sample)
+    among = joint_deltas(everyone, list(combinations(ranked, 2)), sample)
     p_values = confidence_set({name: losses[name] for name in ranked}, sample, seed)
     standings = {
         name: Standing(
@@ -210,10 +210,10 @@ def judge(
     )
 
 
-def _joint(
+def joint_deltas(
     everyone: Mapping[str, Entrant], pairs: Sequence[tuple[str, str]], sample: Sample
 ) -> dict[tuple[str, str], Delta]:
-    """Differences in log-loss of some pairs, with intervals that hold all together."""
+    """Differences in log-loss (*first − second*) of some pairs, with intervals that hold all together."""
     if not pairs:
         return {}
     resampled = {name: _log_losses(entrant, sample.draws) for name, entrant in everyone.items()}
