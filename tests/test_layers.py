@@ -16,7 +16,15 @@ LAYERS = [  # top to bottom; a module belongs to its longest matching name
     ["barcast.models"],
     ["barcast.training.loop", "barcast.training.callbacks"],  # what models fit with, and report through
     ["barcast.data"],
-    ["barcast.config", "barcast.paths", "barcast.tracking", "barcast.fingerprint", "barcast.files", "barcast.errors"],
+    [
+        "barcast.config",
+        "barcast.paths",
+        "barcast.tracking",
+        "barcast.fingerprint",
+        "barcast.files",
+        "barcast.errors",
+        "barcast.revisions",
+    ],
 ]
 SOURCE = Path(barcast.__file__).parents[1]
 MODULES = [
