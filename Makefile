@@ -5,7 +5,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test lint ui bench data lock clean
+.PHONY: env repro test lint ui bench picture data lock clean
+
+env: $(STAMP)  ## the environment alone
 
 repro: $(STAMP)  ## run the pipeline, then show the leaderboard and say where the report is
 	dvc repro
@@ -26,6 +28,9 @@ ui: $(STAMP)  ## MLflow's pages on the local store
 
 bench: $(STAMP)  ## figures of speed and memory against peers; takes a while
 	python -m benchmarks
+
+picture: $(STAMP)  ## take README's picture of the report again; needs a Chromium
+	python .ci/picture.py experiments/report/index.html docs/leaderboard.png
 
 data: $(STAMP)  ## rebuild the embedded bars from their source and prove them equal
 	python -m barcast.data.embedded

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import re
@@ -12,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
-from barcast.config import dump_yaml, validate
+from _report_cells import write_sources, write_specs
+from barcast.config import dump_yaml, load_yaml, validate
 from barcast.errors import ConfigError, DataError
-from barcast.evaluation._charts import Line, nice_values, step_chart, time_chart
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.evaluation.leaderboard import Leaderboard, Row, load_leaderboard, render_markdown, render_terminal
 from barcast.evaluation.standings import SeedSpread
@@ -47,6 +46,8 @@ def evaluated(tmp_path_factory):
                 train_stub(paths, name, horizon, sharpness)
             for name in MODELS:
                 evaluate(name, horizon, validate(EvaluateConfig, PLAIN, "evaluate.yaml"), paths)
+    write_specs(paths, MODELS, (5, 20))
+    write_sources(paths)
     return paths
 
 
@@ -57,7 +58,7 @@ def paths(evaluated, tmp_path) -> Paths:
 
 
 def outputs(paths: Paths) -> dict[str, bytes]:
-    files = [*paths.report.rglob("*"), paths.metrics]
+    files = [*(path for path in paths.report.rglob("*") if path.is_file()), paths.metrics]
     return {str(path.relative_to(paths.root)): path.read_bytes() for path in files}
 
 
@@ -243,7 +244,7 @@ def test_same_inputs_same_bytes(paths):
     compare(config(), paths)
     assert outputs(paths) == first
     files = ["index.html", "intervals.json", "leaderboard.json", "leaderboard.md", "overfitting.json"]
-    assert sorted(path.name for path in paths.report.iterdir()) == [*files, "significance.json"]
+    assert sorted(path.name for path in paths.report.iterdir()) == [*files, "plots", "significance.json"]
     assert str(paths.root) not in first["experiments/report/index.html"].decode()
 
 
@@ -317,7 +318,7 @@ def test_config_errors(changes, message):
 def test_main_reads_its_spec(paths, monkeypatch):
     monkeypatch.chdir(paths.root)
     paths.specs.mkdir(parents=True, exist_ok=True)
-    paths.spec("compare").write_text(dump_yaml({"stage": "compare", "config": CONFIG}))
+    paths.spec("compare").write_text(dump_yaml(load_yaml(paths.spec("compare")) | {"config": CONFIG}))
     stage.main()
     assert paths.metrics.is_file()
 
@@ -392,90 +393,23 @@ def test_a_leaderboard_of_another_version_says_what_to_do(tmp_path):
         load_leaderboard(tmp_path)
 
 
-def test_page_stands_alone_and_shows_every_cell(evaluated):
+def test_the_page_shows_every_cell(evaluated):
     board = compare(config(), evaluated)
     page = (evaluated.report / "index.html").read_text()
-    assert not re.search(r"(src|href)=\"(?!#)|@import|url\(|<script|https?:", page), "the page reaches outside itself"
-    assert "prefers-color-scheme: dark" in page
-    assert "width=device-width" in page
-    bodies = re.findall(r"<tbody>(.*?)</tbody>", page, re.DOTALL)
+    bodies = re.findall(r'<table class="board ranked">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
     for body, rows in zip(bodies, board.horizons.values(), strict=True):
-        assert re.findall(r"swatch [^>]*></span>(\w+)</td>", body) == [row.model for row in rows]
+        assert re.findall(r'<th scope="row" class="model" data-sort="(\w+)"', body) == [row.model for row in rows]
     assert page.count('class="confusion"') == 8
-    assert len(re.findall(r"<h4>(?:sharp|blunt|contrary)<span>lowest 1\.\d+ at step \d+", page)) == 6
+    assert len(re.findall(r"Validation log-loss is lowest at step \d+ of \d+", page)) == 12  # label and words of each
 
 
-def test_page_counts_what_was_predicted(evaluated):
+def test_the_page_counts_what_was_predicted(evaluated):
     compare(config(), evaluated)
     page = (evaluated.report / "index.html").read_text()
     frame = pd.read_parquet(evaluated.predictions("sharp_h5", "test"))
     expected = pd.crosstab(frame["label"], frame["prediction"]).reindex(
         index=[-1, 0, 1], columns=[-1, 0, 1], fill_value=0
     )
-    first = page.split('class="confusion"')[1]
-    assert [int(count) for count in re.findall(r"<small>(\d+)</small>", first)] == expected.to_numpy().ravel().tolist()
-
-
-def test_page_escapes_what_it_is_given(evaluated, monkeypatch):
-    real = stage.render_report
-
-    def spoiled(board, details, spans):
-        return real(board, details, {h: dataclasses.replace(s, symbols=["<b>&"]) for h, s in spans.items()})
-
-    monkeypatch.setattr(stage, "render_report", spoiled)
-    compare(config(), evaluated)
-    page = (evaluated.report / "index.html").read_text()
-    assert "&lt;b&gt;&amp;" in page
-    assert "<b>&" not in page
-
-
-# charts
-
-
-def line(x, y) -> Line:
-    return Line("a", "s0", np.asarray(x, np.float64), np.asarray(y, np.float64))
-
-
-def test_lines_are_scaled_into_the_box():
-    chart = step_chart([line([0, 5, 10], [1.0, 3.0, 2.0])])
-    points = [tuple(map(float, pair.split())) for pair in chart.paths[0].data[1:].split("L")]
-    assert [x for x, _ in points] == [0, 500, 1000]
-    assert [y for _, y in points] == pytest.approx([954.5, 45.5, 500])  # 5% of the range is kept free at each end
-    assert [(tick.label, tick.at) for tick in chart.y_ticks] == [
-        ("1.0", pytest.approx(95.455)),
-        ("1.5", pytest.approx(72.727)),
-        ("2.0", pytest.approx(50)),
-        ("2.5", pytest.approx(27.273)),
-        ("3.0", pytest.approx(4.545)),
-    ]
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.013, 0.004), (1.0911, 1.0924), (-3.0, 1900.0), (7.0, 7.1)])
-def test_nice_values_are_round_distinct_and_inside(low, high):
-    values, digits = nice_values(low, high)
-    assert 2 <= len(values) <= 6
-    assert low <= values[0] < values[-1] <= high
-    assert len({f"{value:.{digits}f}" for value in values}) == len(values)
-
-
-@pytest.mark.parametrize(
-    ("days", "labels"),
-    [
-        (1, ["01-01 06:00", "01-01 12:00", "01-01 18:00", "01-02 00:00"]),
-        (4, ["01-02", "01-03", "01-04", "01-05"]),
-        (40, ["01-06", "01-13", "01-20", "01-27", "02-03", "02-10"]),
-        (150, ["2020-02", "2020-03", "2020-04", "2020-05"]),
-        (700, ["2020-04", "2020-07", "2020-10", "2021-01", "2021-04", "2021-07", "2021-10"]),
-    ],
-)
-def test_time_ticks_suit_the_span(days, labels):
-    start = pd.Timestamp("2020-01-01 01:00").as_unit("ns").value
-    chart = time_chart([line([start, start + days * 86_400e9], [0.0, 0.1])])
-    assert [tick.label for tick in chart.x_ticks] == labels
-    assert all(0 <= tick.at <= 100 for tick in chart.x_ticks)
-
-
-def test_a_flat_line_still_has_a_scale():
-    chart = time_chart([line([0, 1e15], [0.0, 0.0])])
-    assert "0%" in [tick.label for tick in chart.y_ticks]
-    assert chart.paths[0].data == "M0.0 500.0L1000.0 500.0"
+    own = page.split('id="sharp_h5"')[1].split('class="confusion"')[1]
+    counts = re.findall(r"<small>(\d+)</small>", own.split("</table>")[0])
+    assert [int(count) for count in counts] == expected.to_numpy().ravel().tolist()

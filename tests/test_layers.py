@@ -24,7 +24,15 @@ LAYERS = [  # top to bottom; a module belongs to its longest matching name
     ],  # what models fit with, and report through
     ["barcast.training._batches", "barcast.training._unfinished", "barcast.training.loop_config", "barcast.networks"],
     ["barcast.data"],
-    ["barcast.config", "barcast.paths", "barcast.tracking", "barcast.fingerprint", "barcast.files", "barcast.errors"],
+    [
+        "barcast.config",
+        "barcast.paths",
+        "barcast.tracking",
+        "barcast.fingerprint",
+        "barcast.files",
+        "barcast.errors",
+        "barcast.revisions",
+    ],
 ]
 SOURCE = Path(barcast.__file__).parents[1]
 MODULES = [

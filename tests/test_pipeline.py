@@ -121,6 +121,7 @@ def build(root):
     for name in ("dvc.yaml", "requirements.lock", "params.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, root / name)
     shutil.copytree(REPOSITORY / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(REPOSITORY / ".ci", root / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
     repository = Repository(root)
     repository.set(**SMALL)
     (root / "data/raw").mkdir(parents=True)
@@ -129,6 +130,7 @@ def build(root):
     repository.run("git", "init", "-q", "-b", "main")
     repository.run("dvc", "init", "-q")
     repository.run("dvc", "config", "core.analytics", "false")
+    shutil.copytree(REPOSITORY / ".dvc/plots", root / ".dvc/plots")
     repository.commit("start")
     return repository
 
@@ -241,6 +243,26 @@ def test_an_experiment_runs_only_what_its_override_changes(edited):
     assert re.match(r"\| Path +\| Metric +\| main +\| workspace +\| Change", diff[0])
     assert all("experiments/metrics.json" in line for line in diff[2:] if line)
     assert max(map(len, diff)) <= 120
+
+
+def test_a_change_is_run_told_in_one_comment_and_drawn_by_dvc(edited):
+    edited.set(**{"model.xgboost.max_depth": 2})
+    output = edited.run(".ci/experiment", "main", "build/experiment")
+    assert set(re.findall(r"Running stage '([^']+)'", output)) >= {"spec", "train@xgboost-5", "compare"}
+    comment = (edited.root / "build/experiment/comment.md").read_text()
+    assert comment.startswith("<!-- barcast -->\n> **dvc.lock is out of date.**")
+    assert "### `main` → `workspace`" in comment
+    assert "4 cells: 1 trained again, 3 as it was." in comment
+    assert re.search(r"\| `xgboost_h5` \| trained again \| \d\.\d+ \| \d\.\d+ \|.*(better|worse|noise)", comment)
+    assert "| parameter | `max_depth` 4 → 2 | xgboost_h5 |" in comment
+    picture = edited.root / "build/experiment/leaderboard.png"
+    assert picture.exists() == bool(shutil.which("chromium") or shutil.which("google-chrome"))
+    edited.run("dvc", "plots", "diff", "main", "--out", "build/plots")
+    page = (edited.root / "build/plots/index.html").read_text()
+    assert all(f"plots/confusion/{model}_h5.csv" in page for model in MODELS)
+    assert "plots/learning/h5.tsv" in page
+    assert '"rev": "main"' in page
+    assert '"rev": "workspace"' in page
 
 
 @pytest.mark.parametrize(

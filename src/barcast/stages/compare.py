@@ -14,7 +14,10 @@ from pydantic import Field, model_validator
 from barcast.config import Section, load_yaml, validate
 from barcast.errors import DataError
 from barcast.evaluation.leaderboard import FILE, Leaderboard, Row, render_markdown
-from barcast.evaluation.report import CellDetail, Span, render_report
+from barcast.evaluation.page.dvc_plots import write_dvc_plots
+from barcast.evaluation.page.judged import Judged
+from barcast.evaluation.page.read import read_page
+from barcast.evaluation.page.render import render
 from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
 from barcast.evaluation.sharpe import probabilistic_sharpe
 from barcast.evaluation.standings import Entrant, SignificanceConfig, Standings, judge
@@ -99,15 +102,18 @@ def compare(config: CompareConfig, paths: Paths) -> Leaderboard:
     standings = {horizon: _judge(found, config) for horizon, found in ranked.items()}
     trials = _count_trials(standings, read_ledgers(paths.tune))
     leaderboard = _leaderboard(ranked, standings, trials, config)
-    page = render_report(leaderboard, [_detail(cell, paths) for cell in cells], _spans(cells))
+    significance = {f"h{h}": s.significance_json(config.mcs_size) for h, (s, _) in standings.items()}
+    judged = Judged(leaderboard.to_dict(), significance, _overfitting(standings, trials))
+    runs = {cell.name: paths.run(cell.name) for cell in cells}
+    page = read_page(paths, judged, runs, [ref.model for ref in config.cells])
     with atomic_dir(paths.report) as folder:
-        write_json(folder / FILE, leaderboard.to_dict())
+        write_json(folder / FILE, judged.leaderboard)
         write_json(folder / "intervals.json", {f"h{h}": s.intervals_json() for h, (s, _) in standings.items()})
-        significance = {f"h{h}": s.significance_json(config.mcs_size) for h, (s, _) in standings.items()}
-        write_json(folder / "significance.json", significance)
-        write_json(folder / "overfitting.json", _overfitting(standings, trials))
+        write_json(folder / "significance.json", judged.significance)
+        write_json(folder / "overfitting.json", judged.overfitting)
         (folder / "leaderboard.md").write_text(render_markdown(leaderboard), encoding="utf-8")
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        (folder / "index.html").write_text(render(page), encoding="utf-8")
+        write_dvc_plots(folder / "plots", list(page.cells.values()), runs)
     write_json(paths.metrics, _headline(leaderboard))
     return leaderboard
 
@@ -223,32 +229,6 @@ def _overfitting(standings: Mapping[int, tuple[Standings, list[Entrant]]], trial
             },
         }
     return content
-
-
-def _detail(cell: Contender, paths: Paths) -> CellDetail:
-    actual, predicted = cell.predictions["label"].to_numpy() + 1, cell.predictions["prediction"].to_numpy() + 1
-    equity = paths.plots(cell.name) / "test_equity.csv"
-    checkpoint = paths.checkpoint(cell.name) / "model.json"
-    for path, stage in ((equity, "evaluate"), (checkpoint, "train")):
-        if not path.is_file():
-            raise DataError(
-                f"{cell.name}: {path} is missing; run `dvc repro {stage}@{cell.model}-{cell.horizon}` first"
-            )
-    return CellDetail(
-        model=cell.model,
-        horizon=cell.horizon,
-        confusion=np.bincount(3 * actual + predicted, minlength=9).reshape(3, 3),
-        equity=pd.read_csv(equity, parse_dates=["datetime"]),
-        history=read_json(checkpoint)["training_history"],
-    )
-
-
-def _spans(cells: list[Contender]) -> dict[int, Span]:
-    spans = {}
-    for cell in cells:
-        times, symbols = cell.predictions["datetime"], cell.predictions["symbol"]
-        spans[cell.horizon] = Span(len(times), sorted(symbols.unique()), times.min(), times.max())
-    return spans
 
 
 def _headline(leaderboard: Leaderboard) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The report page: what it shows, as plain data, and the one file that it becomes."""
