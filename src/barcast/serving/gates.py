@@ -2,7 +2,7 @@
 
 Every gate is decided on the validation split: that is where the candidate was chosen, and what a gate turns away
 there costs the test split nothing. A gate on test would be asked again for every candidate that another try brings,
-until one passes by chance. The same figures on test are reported beside it (`Report`), and decide nothing.
+until one passes by chance. The same figures on test are reported beside, and decide nothing.
 """
 
 from __future__ import annotations
