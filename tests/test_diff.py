@@ -25,7 +25,15 @@ from barcast.evaluation.diff import Change, diff, same_windows
 from barcast.revisions import Cache, Revision
 
 MODELS = ("prior", "good", "same")
-SETTINGS = {"level": 0.95, "resamples": 200, "block_factor": 1.0, "cost_bps": 5.0, "calibration_bins": 10, "seed": 1}
+SETTINGS = {
+    "cells": [],
+    "level": 0.95,
+    "resamples": 200,
+    "block_factor": 1.0,
+    "cost_bps": 5.0,
+    "calibration_bins": 10,
+    "seed": 1,
+}
 WINDOWS = 400
 
 
@@ -317,6 +325,26 @@ def test_markdown_stays_short_and_says_what_was_left_out(repository):
     assert text.count("<details>") == text.count("</details>") > 10
     assert "300 more cells moved." in text
     assert "more parts did not fit; `barcast diff main` has all of them." in text
+
+
+def test_values_can_stand_in_a_table(repository):
+    repository.specs["good_h5"] = repository.spec(
+        {"max_depth": "a|`b`\nc", "long": "x" * 500}, code={"barcast.models": "1"}
+    )
+    repository.record()
+    text = diff_text.render_markdown(repository.diff())
+    assert "| parameter | `max_depth` 4 → a\\|'b' c | good_h5 |" in text
+    assert f"= {'x' * 80}… (new)" in text
+    console = Console(width=200, record=True, file=io.StringIO())
+    diff_text.render_terminal(repository.diff(), console)
+    assert "parameter · max_depth 4 → a|'b' c · good_h5\n" in console.export_text(clear=False)
+    assert "good_h5: trained again, with the same results\n" in console.export_text()
+
+
+def test_a_difference_of_nothing_has_no_sign():
+    assert diff_text.shown(-0.00001, "log_loss", signed=True) == "0.0000"
+    assert diff_text.shown(-0.5, "max_drawdown", signed=True) == "−50.0%"
+    assert diff_text.shown(None, "sharpe") == "–"
 
 
 def test_markdown_tables_are_whole(repository):

@@ -18,8 +18,9 @@ from statsmodels.stats.proportion import proportion_confint
 from _report_cells import SYMBOLS, write_report_files
 from barcast.config import dump_yaml, load_yaml
 from barcast.errors import ConfigError, DataError
+from barcast.evaluation._numbers import number
 from barcast.evaluation.page import importance
-from barcast.evaluation.page.board import Value, number, table_columns
+from barcast.evaluation.page.board import Value, table_columns
 from barcast.evaluation.page.columns import minutes, rounded, thinned
 from barcast.evaluation.page.content import wilson
 from barcast.evaluation.page.data import balance, border, holes, in_words, read_data

@@ -169,10 +169,15 @@ def _spec(revision: Revision, name: str) -> dict[str, Any]:
     return content
 
 
+def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's settings by dotted key; without the list of cells, since what came and went is told by itself."""
+    return flat({key: value for key, value in spec.get("config", {}).items() if key != "cells"})
+
+
 def _spec_changes(before: Revision, after: Revision, name: str) -> Iterator[Change]:
     """What differs between two specs: settings, modules, libraries."""
     old, new = _spec(before, name), _spec(after, name)
-    yield from _differences("parameter", flat(old.get("config", {})), flat(new.get("config", {})))
+    yield from _differences("parameter", _settings(old), _settings(new))
     yield from _differences("code", old.get("code", {}), new.get("code", {}))
     yield from _differences("library", old.get("libraries", {}), new.get("libraries", {}))
 

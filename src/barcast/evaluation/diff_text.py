@@ -9,8 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from barcast.evaluation._numbers import number
 from barcast.evaluation.diff import CellDiff, Change, Diff
 from barcast.evaluation.verdicts import Delta
+
+Cause = tuple[str, str, str]  # kind, what, where
 
 LONGEST = 60_000  # characters of a comment, well inside what code hosts take
 TITLES = {
@@ -27,6 +30,7 @@ MAIN, FURTHER = "log_loss", ("macro_f1", "mcc", "ece", "sharpe")
 DETAILED = tuple(TITLES)
 MARKS = {"better": "🟢 better", "worse": "🔴 worse", "noise": "⚪ noise"}
 MOST_ROWS = 100  # of the table of metrics
+MOST_LETTERS = 80  # of a value
 NAMED = 4  # cells or modules that are named before the rest is counted
 
 
@@ -68,7 +72,9 @@ def _sections(diff: Diff) -> Iterator[str]:
         )
     causes = _causes(diff)
     if causes:
-        yield "\n#### What changed\n\n| | | cells |\n|:--|:--|:--|\n" + "\n".join(causes) + "\n"
+        yield "\n#### What changed\n\n| | | cells |\n|:--|:--|:--|\n" + "".join(
+            f"| {' | '.join(cause)} |\n" for cause in causes
+        )
     others = [cell for cell in diff.cells if cell not in moved and cell.run != "as it was"]
     if others:
         yield "\n" + "".join(f"- `{cell.name}`: {cell.run}{_same_results(cell)}\n" for cell in others)
@@ -84,7 +90,7 @@ def _metrics_table(cells: Sequence[CellDiff]) -> str:
     titles = ["cell", "", "before", "after", "Δ test log-loss", "verdict", *(f"Δ {TITLES[key]}" for key in FURTHER)]
     lines = ["| " + " | ".join(titles) + " |", "|:--|:--|--:|--:|--:|:--|" + "--:|" * len(FURTHER)]
     for cell in cells[:MOST_ROWS]:
-        losses = [number(side.get(MAIN), MAIN) for side in (cell.before, cell.after)]
+        losses = [shown(side.get(MAIN), MAIN) for side in (cell.before, cell.after)]
         lines.append("| " + " | ".join([f"`{cell.name}`", cell.run, *losses, *_deltas(cell)]) + " |")
     notes = [f"\n`{cell.name}`: {cell.note}." for cell in cells[:MOST_ROWS] if cell.note]
     if len(cells) > MOST_ROWS:
@@ -96,8 +102,8 @@ def _deltas(cell: CellDiff) -> list[str]:
     if not cell.deltas:
         return ["–"] * (2 + len(FURTHER))
     main = cell.deltas[MAIN]
-    further = [f"{number(cell.deltas[key].value, key, signed=True)}{_star(cell, key)}" for key in FURTHER]
-    return [f"{number(main.value, MAIN, True)} {spread(main, MAIN)}", mark(main), *further]
+    further = [f"{shown(cell.deltas[key].value, key, signed=True)}{_star(cell, key)}" for key in FURTHER]
+    return [f"{shown(main.value, MAIN, True)} {spread(main, MAIN)}", mark(main), *further]
 
 
 def _star(cell: CellDiff, key: str) -> str:
@@ -115,19 +121,17 @@ def spread(delta: Delta, key: str) -> str:
     """`[−0.0123, +0.0045]`, or nothing where there is no interval."""
     if delta.low is None or delta.high is None:
         return ""
-    return f"[{number(delta.low, key, True)}, {number(delta.high, key, True)}]"
+    return f"[{shown(delta.low, key, True)}, {shown(delta.high, key, True)}]"
 
 
-def number(value: float | None, key: str, signed: bool = False) -> str:
+def shown(value: float | None, key: str, signed: bool = False) -> str:
     """A metric with the digits that it deserves, a dash where it is undefined."""
-    if value is None:
-        return "–"
     form = {"log_loss": ".4f", "brier": ".4f", "sharpe": ".2f", "max_drawdown": ".1%"}.get(key, ".3f")
-    return format(value, f"{'+' if signed else ''}{form}").replace("-", "−")
+    return number(value, f"{'+' if signed else ''}{form}")
 
 
-def _causes(diff: Diff) -> list[str]:
-    """One line for each change, with the stages and cells that it reaches."""
+def _causes(diff: Diff) -> list[Cause]:
+    """Each change, with the stages and cells that it reaches."""
     reach: dict[Change, list[str]] = {}
     for stage, changes in diff.stages.items():
         for change in changes:
@@ -135,9 +139,9 @@ def _causes(diff: Diff) -> list[str]:
     for cell in diff.cells:
         for change in cell.changes:
             reach.setdefault(change, []).append(cell.name)
-    shown = [change for change in reach if change.kind != "code"]
-    lines = [f"| {change.kind} | {_change(change)} | {listed(reach[change])} |" for change in sorted(shown, key=_order)]
-    return [*lines, *_code_lines({change: where for change, where in reach.items() if change.kind == "code"})]
+    plain = [change for change in reach if change.kind != "code"]
+    causes = [(change.kind, _change(change), listed(reach[change])) for change in sorted(plain, key=_order)]
+    return [*causes, *_code({change: where for change, where in reach.items() if change.kind == "code"})]
 
 
 def _order(change: Change) -> tuple[int, str, str, str]:
@@ -146,19 +150,26 @@ def _order(change: Change) -> tuple[int, str, str, str]:
 
 
 def _change(change: Change) -> str:
+    name = f"`{_short(change.name)}`"
     if change.kind == "data":
-        return f"`{change.name}`" + (" (new)" if change.before is None else " (gone)" if change.after is None else "")
+        return name + (" (new)" if change.before is None else " (gone)" if change.after is None else "")
     if change.before is None:
-        return f"`{change.name}` = {change.after} (new)"
-    return f"`{change.name}` {change.before} → {change.after}" if change.after else f"`{change.name}` (gone)"
+        return f"{name} = {_short(change.after)} (new)"
+    return f"{name} {_short(change.before)} → {_short(change.after)}" if change.after else f"{name} (gone)"
 
 
-def _code_lines(reach: Mapping[Change, Sequence[str]]) -> list[str]:
-    """Modules that reach the same cells share a line."""
+def _short(text: str | None) -> str:
+    """As it can stand in a cell of a table."""
+    line = " ".join((text or "").split()).replace("|", "\\|").replace("`", "'")
+    return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS]}…"
+
+
+def _code(reach: Mapping[Change, Sequence[str]]) -> list[Cause]:
+    """Modules that reach the same cells are one cause."""
     modules: dict[tuple[str, ...], list[str]] = {}
     for change, where in reach.items():
         modules.setdefault(tuple(where), []).append(f"`{change.name.removeprefix('barcast.')}`")
-    return [f"| code | {listed(names, 12)} | {listed(where)} |" for where, names in modules.items()]
+    return [("code", listed(names, 12), listed(where)) for where, names in modules.items()]
 
 
 def listed(names: Sequence[str], most: int = NAMED) -> str:
@@ -172,8 +183,8 @@ def _details(cell: CellDiff) -> str:
     lines = ["| metric | before | after | Δ | interval | verdict |", "|:--|--:|--:|--:|:--|:--|"]
     for key in DETAILED:
         delta = cell.deltas.get(key) if cell.deltas else None
-        row = [TITLES[key], number(cell.before.get(key), key), number(cell.after.get(key), key)]
-        row += [number(delta.value, key, True), spread(delta, key), mark(delta)] if delta else ["–", "", ""]
+        row = [TITLES[key], shown(cell.before.get(key), key), shown(cell.after.get(key), key)]
+        row += [shown(delta.value, key, True), spread(delta, key), mark(delta)] if delta else ["–", "", ""]
         lines.append("| " + " | ".join(row) + " |")
     windows = f"{cell.windows:,} test windows" if cell.windows else "no shared windows"
     body = "\n".join(lines)
@@ -186,8 +197,11 @@ def render_terminal(diff: Diff, console: Console) -> None:
     moved = [cell for cell in diff.cells if cell.deltas or cell.note]
     if moved:
         console.print(_terminal_table(moved))
-    for line in _causes(diff):
-        console.print(" · ".join(part.strip() for part in line.strip("| ").split("|")).replace("`", ""), markup=False)
+    for cell in diff.cells:
+        if cell not in moved and cell.run != "as it was":
+            console.print(f"{cell.name}: {cell.run}{_same_results(cell)}", highlight=False)
+    for cause in _causes(diff):
+        console.print(" · ".join(cause).replace("`", "").replace("\\|", "|"), markup=False, highlight=False)
 
 
 def _terminal_table(cells: Iterable[CellDiff]) -> Table:
@@ -197,9 +211,9 @@ def _terminal_table(cells: Iterable[CellDiff]) -> Table:
     table.add_column("verdict")
     colours = {"better": "green", "worse": "red", "noise": "dim"}
     for cell in cells:
-        losses = [number(side.get(MAIN), MAIN) for side in (cell.before, cell.after)]
+        losses = [shown(side.get(MAIN), MAIN) for side in (cell.before, cell.after)]
         delta = cell.deltas[MAIN] if cell.deltas else None
         verdict = f"[{colours[delta.verdict]}]{delta.verdict}[/]" if delta and delta.verdict else cell.note
-        moved = [number(delta.value, MAIN, True), spread(delta, MAIN).replace("[", "\\[")] if delta else ["–", ""]
+        moved = [shown(delta.value, MAIN, True), spread(delta, MAIN).replace("[", "\\[")] if delta else ["–", ""]
         table.add_row(cell.name, cell.run, *losses, *moved, verdict)
     return table

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from barcast.evaluation._numbers import number
 from barcast.evaluation.page.columns import Columns
 from barcast.evaluation.page.content import CellPage
 
@@ -80,14 +81,6 @@ def _inset(row: Entry) -> Value:
 def _seeds(row: Entry) -> Value:
     seeds = row["seeds"]
     return Value(None, "–") if seeds is None else Value(seeds["sd"], f"± {seeds['sd']:.4f}", f"{seeds['runs']} seeds")
-
-
-def number(value: float | None, form: str) -> str:
-    """As text with a true minus sign; a dash where it is undefined, no sign where it rounds to 0."""
-    if value is None:
-        return "–"
-    text = format(value, form)
-    return (text.lstrip("+-") if not any(digit in text for digit in "123456789") else text).replace("-", "−")
 
 
 def table_columns(reference: str) -> list[Column]:

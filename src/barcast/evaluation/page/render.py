@@ -12,8 +12,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from barcast.evaluation._numbers import number
 from barcast.evaluation.page._vega import COLOURS, CONFIG
-from barcast.evaluation.page.board import Board, number, table_columns
+from barcast.evaluation.page.board import Board, table_columns
 from barcast.evaluation.page.content import CellPage
 from barcast.evaluation.page.data import DataPage
 from barcast.evaluation.page.data_figures import data_specs
