@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from _cells import register_stubs, train_stub, write_windows
+from barcast import cli
 from barcast.data.windows import Windows
 from barcast.evaluation.importance import lag_importance, permutation_importance
 from barcast.models.base import BaseModel
+from barcast.paths import Paths
 
 LENGTH, FEATURES = 5, ["a", "b", "c", "d"]
 
@@ -63,3 +66,25 @@ def test_truth_that_shuffling_can_only_favour_leaves_an_empty_table(case):
     frame = permutation_importance(model, X, -y, windows=300, seed=1)
     assert frame.empty
     assert list(frame.columns) == ["feature", "lag", "importance"]
+
+
+def test_a_trained_cell_can_be_asked_from_the_shell(tmp_path, monkeypatch, capsys):
+    register_stubs(monkeypatch, "stub")
+    paths = Paths(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    write_windows(paths)
+    train_stub(paths, "stub", 5, sharpness=2.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["barcast", "importance", "stub", "--horizon", "5", "--windows", "100"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code
+    shown = capsys.readouterr().out
+    assert "momentum │ 100.0%" in shown
+    assert "│ 0   │ 100.0%" in shown
+
+    monkeypatch.setattr("sys.argv", ["barcast", "importance", "stub", "--horizon", "20"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    assert "no trained model; run `dvc repro train@stub-20` first" in capsys.readouterr().err
