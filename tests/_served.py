@@ -41,7 +41,7 @@ CHANGES = {
     "data.audit.cuts": 1,
     "data.audit.max_feature_score": 0.95,  # the planted signal is stronger than any market's
     "promote.max_ece": 0.3,
-    "promote.resamples": 200,
+    "compare.resamples": 200,
 }
 
 

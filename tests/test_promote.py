@@ -13,6 +13,7 @@ from barcast import cli
 from barcast.config import validate
 from barcast.data.bars import load_bars
 from barcast.errors import ConfigError, DataError
+from barcast.evaluation.bootstrap import BootstrapConfig
 from barcast.files import read_json, write_json
 from barcast.paths import Paths
 from barcast.serving import gates
@@ -26,7 +27,7 @@ from barcast.stages.spec import spec
 
 pytestmark = pytest.mark.xdist_group("serving")
 
-CONFIG = PromoteConfig(max_ece=0.05, confidence=0.9, resamples=400, max_request_rows=1000)
+CONFIG = BootstrapConfig(level=0.9, resamples=400, block_factor=2.0)
 TIMES = pd.Series(pd.date_range("2020", periods=400, freq="30min", tz="UTC"))
 
 
@@ -49,7 +50,7 @@ def test_the_interval_holds_the_mean_is_seeded_and_narrows_with_more_windows():
     assert short == interval(noise[:400])
     assert short.low < short.mean < short.high
     assert long.high - long.low < 0.5 * (short.high - short.low)
-    wider = interval(noise[:400], config=CONFIG.model_copy(update={"confidence": 0.99}))
+    wider = interval(noise[:400], config=CONFIG.model_copy(update={"level": 0.99}))
     assert wider.high - wider.low > short.high - short.low
 
 
@@ -148,7 +149,7 @@ def test_the_champion_is_compared_on_windows_that_its_training_did_not_see():
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match=r"params.yaml: promote.max_ece = 2.0: expected less than or equal to 1"):
-        validate(PromoteConfig, CONFIG.model_dump() | {"max_ece": 2.0}, "params.yaml", "promote")
+        validate(PromoteConfig, {"max_ece": 2.0, "max_request_rows": 1}, "params.yaml", "promote")
 
 
 # --- which cell ------------------------------------------------------------------------------------
@@ -324,7 +325,9 @@ def test_a_worse_cell_is_refused_and_can_be_forced(barcast, repository, champion
     first = registry(repository)
     code, _, err = barcast("promote", "--horizon", "5", "--model", "gru")
     assert code == 1
-    assert re.search(r"gru_h5 is not promoted, \d of 5 gates failed: .*champion: log-loss less the champion's \+0", err)
+    assert re.search(
+        r"gru_h5 is not promoted, \d of 5 gates failed: .*champion: log-loss less the champion's \+0\.", err
+    )
     assert "validation windows at 95%; the lower bound may not be above 0 and is by 0." in err
     assert registry(repository) == first
     assert versions(repository) == ["1", None]

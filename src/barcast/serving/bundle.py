@@ -2,7 +2,7 @@
 
 model/model.json, …      the checkpoint, as `BaseModel.save` wrote it
 model/serving.json       how bars become windows: symbols, bar length, features, scaler, window
-model/postprocess.json   what `evaluate` fitted on validation after the model, where it did
+model/postprocess.json   what `evaluate` fitted on validation after the model
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ def read_config(folder: Path) -> ServingConfig:
 def write_bundle(folder: Path, checkpoint: Path, metrics: Path, config: ServingConfig) -> None:
     """Copy a cell's checkpoint and its post-processing into an empty folder, `serving.json` beside them."""
     shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
-    if (metrics / POSTPROCESS_FILE).is_file():
-        shutil.copy(metrics / POSTPROCESS_FILE, folder / POSTPROCESS_FILE)
+    shutil.copy(metrics / POSTPROCESS_FILE, folder / POSTPROCESS_FILE)
     write_json(folder / SERVING_FILE, config.model_dump(mode="json"))
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 
 from barcast.config import load_yaml
 from barcast.data.bars import bar_spacing, load_bars
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import BarcastError, ConfigError, DataError
 from barcast.files import read_json
 from barcast.params import Params
@@ -24,7 +23,6 @@ from barcast.serving.bundle import ServingConfig, code_of, folder_hash, is_own_c
 from barcast.serving.gates import Gate, Interval
 from barcast.serving.predictor import Predictor
 from barcast.serving.versions import Versions, code_in, registry_of
-from barcast.stages.evaluate import fit_prior
 from barcast.tracking import Cell, cell_on_disk
 
 METADATA_FILE = "metadata.json"
@@ -74,17 +72,17 @@ class Candidate:
 
     def examine(self, versions: Versions, champion: Any | None) -> tuple[list[Gate], dict[str, Any]]:
         """Every gate's outcome, and what is reported of test beside them."""
-        config, seed = self.params.promote, self.params.seed
+        config, seed = self.params.compare, self.params.seed
         val = gating.read_predictions(self.paths, self.model, self.horizon, "val")
         test = gating.read_predictions(self.paths, self.model, self.horizon, "test")
-        prior = self._prior()
+        prior = self.metrics["prior_probabilities"]
         compared, rows = (None, -1) if champion is None else self._against(versions, champion, val)
         found = [
             gating.audit_gate(self.paths),
             gating.status_gate(_out_of_date(self.paths)),
-            gating.prior_gate(gating.against_prior(val, prior, config, seed), config.confidence),
-            gating.calibration_gate(float(self.metrics["val"]["ece"]), config.max_ece),
-            gating.champion_gate(compared, rows, config.confidence),
+            gating.prior_gate(gating.against_prior(val, prior, config, seed), config.level),
+            gating.calibration_gate(float(self.metrics["val"]["ece"]), self.params.promote.max_ece),
+            gating.champion_gate(compared, rows, config.level),
         ]
         on_test = gating.against_prior(test, prior, config, seed)
         return found, {"test_against_prior": _interval(on_test)}
@@ -143,11 +141,6 @@ class Candidate:
             "report": report,
         }
 
-    def _prior(self) -> tuple[float, float, float]:
-        dataset = TimeSeriesDataset(DatasetConfig(path=str(self.paths.windows), horizon=self.horizon))
-        shares = fit_prior(dataset, self.horizon).predict_proba(dataset.split("val").X.select([0]))[0]
-        return float(shares[0]), float(shares[1]), float(shares[2])
-
     def _times(self, split: str) -> pd.Series:
         file = self.paths.windows / split / "index.parquet"
         return pd.read_parquet(file, columns=["datetime"])["datetime"]
@@ -158,7 +151,7 @@ class Candidate:
             metadata = read_json(registry_of(files) / METADATA_FILE)
             answers = self._champion_answers(files, until)
         trained_until = pd.Timestamp(metadata["trained_until"])
-        return gating.against_champion(val, answers, trained_until, self.params.promote, self.params.seed)
+        return gating.against_champion(val, answers, trained_until, self.params.compare, self.params.seed)
 
     def _champion_answers(self, files: Path, until: pd.Timestamp) -> pd.DataFrame:
         """The champion's answers to the present bars up to the end of validation, given by the code it came with."""

@@ -1,13 +1,13 @@
 """What a cell must show before it may serve; each gate says its value, its limit and by how much it failed.
 
-Every gate is decided on the validation split: that is where the candidate was chosen, and what a gate turns away
-there costs the test split nothing. A gate on test would be asked again for every candidate that another try brings,
-until one passes by chance. The same figures on test are reported beside, and decide nothing.
+Every gate is decided on validation, on the part that ranks the cells: that is where the candidate was chosen, and
+what a gate turns away there costs the test split nothing. A gate on test would be asked again for every candidate that
+another try brings, until one passes by chance. The same figures on test are reported beside, and decide nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from pydantic import Field
 
 from barcast.config import Section
 from barcast.errors import DataError
+from barcast.evaluation.bootstrap import BootstrapConfig, Sample, Values, block_length, deltas, draw
+from barcast.evaluation.slices import RANKED, TEST
 from barcast.files import read_json
 from barcast.models.base import EPSILON
 from barcast.paths import Paths, cell_name
@@ -30,8 +32,6 @@ class PromoteConfig(Section):
     """`promote:` of params.yaml."""
 
     max_ece: Annotated[float, Field(gt=0, le=1)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    resamples: Annotated[int, Field(ge=100)]
     max_request_rows: Annotated[int, Field(ge=1)]
 
 
@@ -63,31 +63,32 @@ class Interval:
 
 
 def paired_interval(
-    loss_a: FloatArray, loss_b: FloatArray, times: pd.Series, config: PromoteConfig, seed: int
+    loss_a: FloatArray, loss_b: FloatArray, times: pd.Series, config: BootstrapConfig, seed: int
 ) -> Interval:
     """How much larger the losses `loss_a` are than `loss_b`, window by window.
 
-    The differences are averaged over the symbols of one time and resampled in blocks of random length (Politis and
-    Romano 1994), the mean length chosen by Politis and White 2004: neighbouring windows share bars, and symbols
-    move together.
+    Losses are averaged over the symbols of one time, and times resampled in blocks (see `evaluation.bootstrap`):
+    neighbouring windows share bars, and symbols move together.
 
     Args:
         loss_a: `[N]`.
         loss_b: `[N]`, of the same windows.
         times: `[N]`.
-        config: confidence and resamples.
+        config: confidence level, resamples, block length.
         seed: of the resampling.
     """
-    from arch.bootstrap import StationaryBootstrap, optimal_block_length
+    both = pd.DataFrame({"a": loss_a, "b": loss_b}).groupby(np.asarray(times)).mean()
+    a, b = both["a"].to_numpy(np.float64), both["b"].to_numpy(np.float64)  # [T]
+    sample = draw(len(both), config.block_factor * block_length([a - b]), config, seed)
+    first, second = (_log_loss(series, sample) for series in (a, b))
+    found = deltas(first, second, sample)["log_loss"]
+    mean = float((a - b).mean())
+    return Interval(mean, mean if found.low is None else found.low, mean if found.high is None else found.high)
 
-    differences = pd.Series(loss_a - loss_b).groupby(np.asarray(times)).mean().to_numpy(np.float64)
-    mean = float(differences.mean())
-    if np.ptp(differences) == 0.0 or len(differences) < 3:
-        return Interval(mean, mean, mean)
-    block = float(optimal_block_length(pd.Series(differences))["stationary"].iloc[0])
-    bootstrap = StationaryBootstrap(max(round(block), 1), differences, seed=seed)
-    bounds = bootstrap.conf_int(np.mean, config.resamples, method="percentile", size=config.confidence)
-    return Interval(mean, float(bounds[0, 0]), float(bounds[1, 0]))
+
+def _log_loss(series: FloatArray, sample: Sample) -> Values:
+    """The mean of `[T]` losses on the data and on each resample."""
+    return {"log_loss": float(series.mean())}, {"log_loss": series[sample.draws.drawn].mean(axis=1)}
 
 
 def losses(predictions: pd.DataFrame) -> FloatArray:
@@ -154,7 +155,7 @@ def champion_gate(interval: Interval | None, rows: int, confidence: float) -> Ga
 
 
 def read_predictions(paths: Paths, model: str, horizon: int, split: str) -> pd.DataFrame:
-    """A cell's stored predictions.
+    """A cell's stored predictions of test, or of that part of validation on which nothing was fitted.
 
     Raises:
         DataError: the cell was not evaluated.
@@ -162,19 +163,18 @@ def read_predictions(paths: Paths, model: str, horizon: int, split: str) -> pd.D
     file = paths.predictions(cell_name(model, horizon), split)
     if not file.is_file():
         raise DataError(f"{file}: no such file; run `dvc repro evaluate@{model}-{horizon}` first")
-    return pd.read_parquet(file)
+    predictions = pd.read_parquet(file)
+    return predictions[predictions["part"].isin([RANKED, TEST])].reset_index(drop=True)
 
 
-def against_prior(
-    predictions: pd.DataFrame, prior: tuple[float, float, float], config: PromoteConfig, seed: int
-) -> Interval:
+def against_prior(predictions: pd.DataFrame, prior: Sequence[float], config: BootstrapConfig, seed: int) -> Interval:
     """A predictions file against the class frequencies of the train split, given in the order (−1, 0, +1)."""
     constant = -np.log(np.clip(np.asarray(prior), EPSILON, 1.0))[predictions["label"].to_numpy() + 1]
     return paired_interval(losses(predictions), constant, predictions["datetime"], config, seed)
 
 
 def against_champion(
-    predictions: pd.DataFrame, answers: pd.DataFrame, trained_until: pd.Timestamp, config: PromoteConfig, seed: int
+    predictions: pd.DataFrame, answers: pd.DataFrame, trained_until: pd.Timestamp, config: BootstrapConfig, seed: int
 ) -> tuple[Interval | None, int]:
     """A predictions file against the champion's own answers to the same bars.
 
@@ -182,7 +182,7 @@ def against_champion(
         predictions: of the candidate.
         answers: of the champion, to whatever bars.
         trained_until: the last bar that the champion's training saw; windows up to it would flatter it.
-        config: confidence and resamples.
+        config: confidence level, resamples, block length.
         seed: of the resampling.
 
     Returns:

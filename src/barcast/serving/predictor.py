@@ -15,9 +15,9 @@ from barcast.data.bars import bar_spacing, check_bars, known_bars
 from barcast.data.features import feature_names, fill_features, warmup_bars
 from barcast.data.windows import Windows, window_ends
 from barcast.errors import DataError
+from barcast.evaluation.postprocess import Postprocess
 from barcast.models.registry import ModelRegistry
-from barcast.serving.bundle import ServingConfig, read_config
-from barcast.serving.postprocess import load_postprocessing
+from barcast.serving.bundle import POSTPROCESS_FILE, ServingConfig, read_config
 
 ANSWER = ("datetime", "symbol", "prediction", "p_down", "p_flat", "p_up", "uncertainty")
 
@@ -38,7 +38,7 @@ class Predictor:
         self.config: ServingConfig = read_config(folder)
         self.model = ModelRegistry.get_metadata(self.config.model).model_class.load(folder)
         self._scaler = self.config.fitted_scaler()
-        self._postprocess = load_postprocessing(folder)
+        self._postprocess = Postprocess.load(folder / POSTPROCESS_FILE)
         self._lock = Lock()  # a server asks from several threads, and libraries change settings while they answer
         self._names = feature_names(self.config.features)
         self._warmup = warmup_bars(self.config.features)
@@ -92,7 +92,7 @@ class Predictor:
         windows = Windows(np.ascontiguousarray(scaled.to_numpy()), ends, length)  # [N, L, F]
         meta = index.iloc[ends]
         with self._lock:
-            output = self._postprocess(self.model.predict(windows, meta))
+            output = self._postprocess.apply(self.model.predict(windows, meta))
         answers = output.to_dataframe()[list(ANSWER)].set_axis(meta.index)
         return answers if len(parts) == 1 else answers.sort_index()
 
