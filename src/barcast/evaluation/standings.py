@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from barcast.evaluation.bootstrap import BootstrapConfig, Sample, deltas, intervals, joint_spread, measure_all
-from barcast.evaluation.resampled import Draws, Measured
+from barcast.evaluation.resampled import Draws, Measured, trading
 from barcast.evaluation.sharpe import Moments, Overfitting, backtest_overfitting, moments
 from barcast.evaluation.significance import (
     DieboldMariano,
@@ -23,6 +23,7 @@ from barcast.evaluation.significance import (
     diebold_mariano,
     superior_ability,
 )
+from barcast.evaluation.trading import Backtest
 from barcast.evaluation.verdicts import Delta, Interval, verdict
 
 Array = npt.NDArray[np.float64]
@@ -37,11 +38,13 @@ class SignificanceConfig(BootstrapConfig):
 
 @dataclass(frozen=True)
 class Entrant:
-    """One model at a horizon, measured on test; `repeats` are the same model trained with other seeds."""
+    """One model at a horizon, measured on test; `repeats` are the same model trained with other seeds, `rules` what
+    its abstaining rules earned, by name."""
 
     name: str
     measured: Measured
-    repeats: Sequence[Measured] = field(default_factory=tuple)
+    repeats: Sequence[Measured] = ()
+    rules: Mapping[str, Backtest] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Measured]:
@@ -100,13 +103,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of one model: every metric with its interval, and its differences to reference and best.
+    """What is known of one model: every metric with its interval, the trading metrics of its abstaining `rules`, and
+    its differences to reference and best.
 
     `delta_reference` and `delta_best` are of log-loss, their intervals simultaneous over all models of the horizon;
     `deltas` are of every metric to the reference, each with an interval of its own. None for the model itself.
     """
 
     metrics: dict[str, Interval]
+    rules: dict[str, dict[str, Interval]]
     deltas: dict[str, Delta] | None
     delta_reference: Delta | None
     delta_best: Delta | None
@@ -155,6 +160,10 @@ class Standings:
         return {
             name: {
                 "metrics": {metric: vars(interval) for metric, interval in found.metrics.items()},
+                "rules": {
+                    rule: {metric: vars(interval) for metric, interval in rows.items()}
+                    for rule, rows in found.rules.items()
+                },
                 "deltas": {metric: vars(delta) for metric, delta in (found.deltas or {}).items()} or None,
             }
             for name, found in self.models.items()
@@ -188,6 +197,7 @@ def judge(
     standings = {
         name: Standing(
             metrics=intervals(measured[name], sample),
+            rules={rule: _traded(found, sample) for rule, found in everyone[name].rules.items()},
             deltas=deltas(measured[name], measured[reference.name], sample) if name in rivals else None,
             delta_reference=to_reference.get((name, reference.name)),
             delta_best=to_best.get((name, ranked[0])),
@@ -208,6 +218,10 @@ def judge(
         ],
         overfitting=_overfitting(entrants, config.pbo_blocks),
     )
+
+
+def _traded(traded: Backtest, sample: Sample) -> dict[str, Interval]:
+    return intervals((traded.metrics, trading(traded, sample.draws)), sample)
 
 
 def joint_deltas(
