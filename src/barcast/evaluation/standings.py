@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from barcast.evaluation.bootstrap import BootstrapConfig, Sample, deltas, intervals, joint_spread, measure_all
+from barcast.evaluation.bootstrap import BootstrapConfig, Sample, Values, deltas, intervals, joint_spread, measure_all
 from barcast.evaluation.resampled import Draws, Measured, trading
 from barcast.evaluation.sharpe import Moments, Overfitting, backtest_overfitting, moments
 from barcast.evaluation.significance import (
@@ -189,12 +189,34 @@ def judge(
     sample, measured = measure_all({name: entrant.measured for name, entrant in everyone.items()}, config, seed)
     losses = {name: entrant.losses for name, entrant in everyone.items()}
     ranked = [entrant.name for entrant in entrants]
+    rivals = {name: losses[name] for name in ranked if name != reference.name}
+    among = joint_deltas(everyone, list(combinations(ranked, 2)), sample)
+    return Standings(
+        sample=sample,
+        windows=len(reference.measured.y),
+        models=_models(everyone, ranked, reference, sample, measured, seed),
+        superiority=superior_ability(rivals, losses[reference.name], sample, seed),
+        pairs=[
+            Pair(a, b, delta, diebold_mariano(losses[a], losses[b], min(reach, sample.times - 1)))
+            for (a, b), delta in among.items()
+        ],
+        overfitting=_overfitting(entrants, config.pbo_blocks),
+    )
+
+
+def _models(
+    everyone: Mapping[str, Entrant],
+    ranked: Sequence[str],
+    reference: Entrant,
+    sample: Sample,
+    measured: Mapping[str, Values],
+    seed: int,
+) -> dict[str, Standing]:
     rivals = [name for name in ranked if name != reference.name]
     to_reference = joint_deltas(everyone, [(name, reference.name) for name in rivals], sample)
     to_best = joint_deltas(everyone, [(name, ranked[0]) for name in ranked[1:]], sample)
-    among = joint_deltas(everyone, list(combinations(ranked, 2)), sample)
-    p_values = confidence_set({name: losses[name] for name in ranked}, sample, seed)
-    standings = {
+    p_values = confidence_set({name: everyone[name].losses for name in ranked}, sample, seed)
+    return {
         name: Standing(
             metrics=intervals(measured[name], sample),
             rules={rule: _traded(found, sample) for rule, found in everyone[name].rules.items()},
@@ -207,17 +229,6 @@ def judge(
         )
         for name in ranked
     }
-    return Standings(
-        sample=sample,
-        windows=len(reference.measured.y),
-        models=standings,
-        superiority=superior_ability({n: losses[n] for n in rivals}, losses[reference.name], sample, seed),
-        pairs=[
-            Pair(a, b, delta, diebold_mariano(losses[a], losses[b], min(reach, sample.times - 1)))
-            for (a, b), delta in among.items()
-        ],
-        overfitting=_overfitting(entrants, config.pbo_blocks),
-    )
 
 
 def _traded(traded: Backtest, sample: Sample) -> dict[str, Interval]:
