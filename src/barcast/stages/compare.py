@@ -39,15 +39,10 @@ class CellRef(Section):
         return cell_name(self.model, self.horizon)
 
 
-class CompareSection(SignificanceConfig):
-    """`compare:` of params.yaml."""
-
-    reference: str
-
-
-class CompareConfig(CompareSection):
+class CompareConfig(SignificanceConfig):
     """The settings of the stage: those of params.yaml, the cells of the matrix, and what they were scored with."""
 
+    reference: str
     cells: Annotated[list[CellRef], Field(min_length=1)]
     seeds: list[int]
     reach: dict[str, Annotated[int, Field(ge=1)]]
