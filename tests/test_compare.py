@@ -80,6 +80,8 @@ def row(model: str, rank: int = 1, delta: float | None = -0.05, **changes) -> Ro
             "psr": 0.9,
             "dsr": 0.5,
             "trades": 12345.0,
+            "sharpe_sets": Interval(None, None, None),
+            "sharpe_threshold": interval,
             "coverage": 0.9,
             "set_size": 2.5,
             "calibration": "none",
@@ -158,6 +160,9 @@ def test_every_metric_has_its_interval_in_a_file(evaluated):
             metrics = read_json(evaluated.cell_metrics(f"{model}_{horizon}"))["test"]
             assert set(found["metrics"]) == set(metrics)
             assert (found["deltas"] is None) == (model == "prior")
+            for rule, traded in read_json(evaluated.cell_metrics(f"{model}_{horizon}"))["abstention"].items():
+                shown = {name: interval["value"] for name, interval in found["rules"][rule].items()}
+                assert shown == {k: v if v is None else pytest.approx(v, abs=1e-9) for k, v in traded["test"].items()}
             for name, value in metrics.items():
                 interval = found["metrics"][name]
                 assert interval["value"] == (None if value is None else pytest.approx(value, abs=1e-9)), name
@@ -339,7 +344,7 @@ def test_markdown_has_a_table_for_each_horizon(evaluated):
     assert [heading for heading, _ in tables] == ["5", "20"]
     for (_, table), rows in zip(tables, board.horizons.values(), strict=True):
         lines = table.splitlines()
-        assert {line.count("|") for line in lines} == {20}
+        assert {line.count("|") for line in lines} == {23}
         assert [line.split("|")[2].strip() for line in lines[2:]] == [row.model for row in rows]
 
 
@@ -348,8 +353,12 @@ def test_undefined_values_and_signs_are_shown_as_such():
     last = render_markdown(board_of(flat)).splitlines()[-1]
     losses = ["1.0000", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
     shown = ["1", "flat", *losses, "", "–", "0.000", "0.500", "–", "0.50"]
-    more = ["0.500", "0.500", "50.0%", "12,345", "0.900", "2.50", "none"]
+    more = ["0.500", "0.500", "50.0%", "12,345", "–", "0.5 ±0.1", "–", "0.900", "2.50", "none"]
     assert last == "| " + " | ".join(shown + more) + " |"
+
+
+def test_seeds_are_shown_with_their_spread():
+    assert "| 1.0512 ±0.0021 (3) |" in render_markdown(board_of(row("a", seeds=SeedSpread(3, 1.0512, 0.0021, 0.3))))
 
 
 def test_an_interval_cut_off_at_a_bound_shows_its_longer_side():

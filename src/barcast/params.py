@@ -15,11 +15,11 @@ from barcast.data.splits import SplitConfig
 from barcast.data.windows import WindowConfig
 from barcast.errors import ConfigError, ModelError
 from barcast.evaluation.evaluator import EvaluateSection
+from barcast.evaluation.standings import SignificanceConfig
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
 from barcast.serving.gates import PromoteConfig
 from barcast.stages.audit import AuditedDataConfig
-from barcast.stages.compare import CompareSection
 
 _HORIZON_BLOCK = re.compile(r"h\d+")
 _GIVEN = {"model_name", "model_family", "horizon", "random_seed"}  # filled in, not set by the user
@@ -30,6 +30,12 @@ def _unique(values: list[Any]) -> list[Any]:
     if repeated:
         raise ValueError(f"each entry once; {repeated[0]!r} stands twice")
     return values
+
+
+class CompareSection(SignificanceConfig):
+    """`compare:` of params.yaml."""
+
+    reference: str
 
 
 class Params(Section):

@@ -99,7 +99,7 @@ def intervals(values: Values, sample: Sample) -> dict[str, Interval]:
     Symmetric: value ± the `level` quantile of |resample − value| (Hall 1992, 3.5), widened for the spread's own
     uncertainty. A metric that is undefined on the data, or on more than a tenth of the resamples, has none.
     """
-    return {name: _interval(name, values[0][name], values[1][name], sample) for name in values[0]}
+    return {name: _interval(name, values[0][name], values[1][name], sample) for name in values[1]}
 
 
 def _interval(name: str, value: float | None, resampled: Array, sample: Sample) -> Interval:

@@ -20,7 +20,8 @@ from barcast.evaluation.verdicts import Delta, Interval
 from barcast.files import read_json
 
 FILE = "leaderboard.json"
-INTERVALS = ("test_log_loss", "brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown")
+METRICS = ("brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown")
+INTERVALS = ("test_log_loss", *METRICS, "sharpe_sets", "sharpe_threshold")
 _STYLES = {"better": "green", "worse": "red", "noise": "dim", "in": "cyan"}
 
 
@@ -49,6 +50,8 @@ class Row:
     psr: float | None
     dsr: float | None
     trades: float | None
+    sharpe_sets: Interval
+    sharpe_threshold: Interval
     coverage: float
     set_size: float
     calibration: str
@@ -76,10 +79,12 @@ class Row:
             delta_best=standing.delta_best,
             in_confidence_set=standing.mcs_p >= mcs_size,
             mcs_p=standing.mcs_p,
-            **{name: measured[name] for name in INTERVALS[1:]},
+            **{name: measured[name] for name in METRICS},
             psr=probabilistic_sharpe(standing.moments) if standing.moments else None,
             dsr=trials.deflate(standing.moments),
             trades=metrics["test"]["trades"],
+            sharpe_sets=standing.rules["sets"]["sharpe"],
+            sharpe_threshold=standing.rules["threshold"]["sharpe"],
             coverage=metrics["conformal"]["test"]["coverage"],
             set_size=metrics["conformal"]["test"]["mean_size"],
             calibration=metrics["calibration"]["method"],
@@ -141,6 +146,8 @@ class Column:
         value = getattr(row, self.key)
         if isinstance(value, Interval | Delta):
             return _with_margin(value, self.form) if self.margin else self._show(value.value)
+        if isinstance(value, SeedSpread):
+            return f"{value.mean:.4f} ±{value.sd:.4f} ({value.runs})"
         return value if isinstance(value, str) else self._show(value)
 
     def _show(self, value: Any) -> str:
@@ -190,6 +197,9 @@ def further_columns() -> list[Column]:
         Column("auc_ovr", "AUC", "one-vs-rest, 0.5 is chance", "{:.3f}".format, margin=False),
         Column("max_drawdown", "max DD", "largest fall of the net equity", "{:.1%}".format, margin=False),
         Column("trades", "trades", "positions opened", "{:,.0f}".format),
+        Column("sharpe_sets", "Sharpe, sets", "acting only on prediction sets of one class", "{:.1f}".format),
+        Column("sharpe_threshold", "Sharpe, threshold", "acting beyond validation's best threshold", "{:.1f}".format),
+        Column("seeds", "seeds", "test log-loss over the seeds: mean ±sd (runs)", str),
         Column("coverage", "coverage", "share of prediction sets that hold the truth", "{:.3f}".format),
         Column("set_size", "set size", "mean size of the prediction sets, 1 … 3", "{:.2f}".format),
         Column("calibration", "calibration", "scaling of the probabilities, chosen on validation", str),

@@ -83,7 +83,7 @@ class Measured:
     def metrics(self, draws: Draws) -> Resampled:
         """All metrics of each resample, `[B]`; NaN where one is undefined."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {**self._probability(draws), **self._classes(draws), **self._trading(draws)}
+            return {**self._probability(draws), **self._classes(draws), **trading(self.traded, draws)}
 
     def _sums(self, values: Array) -> Array:
         """`[N]` or `[N, k]` -> `[T, k]`."""
@@ -141,25 +141,27 @@ class Measured:
             "mcc": _matthews(total, right, actual, predicted),
         }
 
-    def _trading(self, draws: Draws) -> Resampled:
-        from barcast.evaluation._loops import paths
 
-        by_time = self.traded.by_time
-        net = by_time["net"].to_numpy()
-        keys = ["rows", "between", "turnover", "invested", "trades", "won", "gains", "losses"]
-        summed = draws.counts @ by_time[keys].to_numpy()  # [B, T] @ [T, 8]
-        rows, between, turnover, invested, trades, won, gains, losses = summed.T
-        fall, total = paths(net, draws.drawn)
-        return {
-            **_ratios(net, by_time["datetime"], draws.counts),
-            "max_drawdown": fall,
-            "hit_rate": won / np.where(trades > 0, trades, np.nan),
-            "profit_factor": gains / np.where(losses > 0, losses, np.nan),
-            "turnover": turnover / rows,
-            "trades": trades,
-            "exposure": invested / np.where(between > 0, between, np.nan),
-            "total_return": total,
-        }
+def trading(traded: Backtest, draws: Draws) -> Resampled:
+    """The trading metrics of each resample, `[B]`; NaN where one is undefined."""
+    from barcast.evaluation._loops import paths
+
+    by_time = traded.by_time
+    net = by_time["net"].to_numpy()
+    keys = ["rows", "between", "turnover", "invested", "trades", "won", "gains", "losses"]
+    summed = draws.counts @ by_time[keys].to_numpy()  # [B, T] @ [T, 8]
+    rows, between, turnover, invested, trades, won, gains, losses = summed.T
+    fall, total = paths(net, draws.drawn)
+    return {
+        **_ratios(net, by_time["datetime"], draws.counts),
+        "max_drawdown": fall,
+        "hit_rate": won / np.where(trades > 0, trades, np.nan),
+        "profit_factor": gains / np.where(losses > 0, losses, np.nan),
+        "turnover": turnover / rows,
+        "trades": trades,
+        "exposure": invested / np.where(between > 0, between, np.nan),
+        "total_return": total,
+    }
 
 
 def _ratios(net: Array, times: pd.Series, counts: Array) -> Resampled:

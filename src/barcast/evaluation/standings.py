@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from barcast.evaluation.bootstrap import BootstrapConfig, Sample, deltas, intervals, joint_spread, measure_all
-from barcast.evaluation.resampled import Draws, Measured
+from barcast.evaluation.bootstrap import BootstrapConfig, Sample, Values, deltas, intervals, joint_spread, measure_all
+from barcast.evaluation.resampled import Draws, Measured, trading
 from barcast.evaluation.sharpe import Moments, Overfitting, backtest_overfitting, moments
 from barcast.evaluation.significance import (
     DieboldMariano,
@@ -23,6 +23,7 @@ from barcast.evaluation.significance import (
     diebold_mariano,
     superior_ability,
 )
+from barcast.evaluation.trading import Backtest
 from barcast.evaluation.verdicts import Delta, Interval, verdict
 
 Array = npt.NDArray[np.float64]
@@ -37,11 +38,13 @@ class SignificanceConfig(BootstrapConfig):
 
 @dataclass(frozen=True)
 class Entrant:
-    """One model at a horizon, measured on test; `repeats` are the same model trained with other seeds."""
+    """One model at a horizon, measured on test; `repeats` are the same model trained with other seeds, `rules` what
+    its abstaining rules earned, by name."""
 
     name: str
     measured: Measured
-    repeats: Sequence[Measured] = field(default_factory=tuple)
+    repeats: Sequence[Measured] = ()
+    rules: Mapping[str, Backtest] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Measured]:
@@ -100,13 +103,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of one model: every metric with its interval, and its differences to reference and best.
+    """What is known of one model: every metric with its interval, the trading metrics of its abstaining `rules`, and
+    its differences to reference and best.
 
     `delta_reference` and `delta_best` are of log-loss, their intervals simultaneous over all models of the horizon;
     `deltas` are of every metric to the reference, each with an interval of its own. None for the model itself.
     """
 
     metrics: dict[str, Interval]
+    rules: dict[str, dict[str, Interval]]
     deltas: dict[str, Delta] | None
     delta_reference: Delta | None
     delta_best: Delta | None
@@ -155,6 +160,10 @@ class Standings:
         return {
             name: {
                 "metrics": {metric: vars(interval) for metric, interval in found.metrics.items()},
+                "rules": {
+                    rule: {metric: vars(interval) for metric, interval in rows.items()}
+                    for rule, rows in found.rules.items()
+                },
                 "deltas": {metric: vars(delta) for metric, delta in (found.deltas or {}).items()} or None,
             }
             for name, found in self.models.items()
@@ -180,14 +189,37 @@ def judge(
     sample, measured = measure_all({name: entrant.measured for name, entrant in everyone.items()}, config, seed)
     losses = {name: entrant.losses for name, entrant in everyone.items()}
     ranked = [entrant.name for entrant in entrants]
+    rivals = {name: losses[name] for name in ranked if name != reference.name}
+    among = joint_deltas(everyone, list(combinations(ranked, 2)), sample)
+    return Standings(
+        sample=sample,
+        windows=len(reference.measured.y),
+        models=_models(everyone, ranked, reference, sample, measured, seed),
+        superiority=superior_ability(rivals, losses[reference.name], sample, seed),
+        pairs=[
+            Pair(a, b, delta, diebold_mariano(losses[a], losses[b], min(reach, sample.times - 1)))
+            for (a, b), delta in among.items()
+        ],
+        overfitting=_overfitting(entrants, config.pbo_blocks),
+    )
+
+
+def _models(
+    everyone: Mapping[str, Entrant],
+    ranked: Sequence[str],
+    reference: Entrant,
+    sample: Sample,
+    measured: Mapping[str, Values],
+    seed: int,
+) -> dict[str, Standing]:
     rivals = [name for name in ranked if name != reference.name]
     to_reference = joint_deltas(everyone, [(name, reference.name) for name in rivals], sample)
     to_best = joint_deltas(everyone, [(name, ranked[0]) for name in ranked[1:]], sample)
-    among = joint_deltas(everyone, list(combinations(ranked, 2)), sample)
-    p_values = confidence_set({name: losses[name] for name in ranked}, sample, seed)
-    standings = {
+    p_values = confidence_set({name: everyone[name].losses for name in ranked}, sample, seed)
+    return {
         name: Standing(
             metrics=intervals(measured[name], sample),
+            rules={rule: _traded(found, sample) for rule, found in everyone[name].rules.items()},
             deltas=deltas(measured[name], measured[reference.name], sample) if name in rivals else None,
             delta_reference=to_reference.get((name, reference.name)),
             delta_best=to_best.get((name, ranked[0])),
@@ -197,17 +229,10 @@ def judge(
         )
         for name in ranked
     }
-    return Standings(
-        sample=sample,
-        windows=len(reference.measured.y),
-        models=standings,
-        superiority=superior_ability({n: losses[n] for n in rivals}, losses[reference.name], sample, seed),
-        pairs=[
-            Pair(a, b, delta, diebold_mariano(losses[a], losses[b], min(reach, sample.times - 1)))
-            for (a, b), delta in among.items()
-        ],
-        overfitting=_overfitting(entrants, config.pbo_blocks),
-    )
+
+
+def _traded(traded: Backtest, sample: Sample) -> dict[str, Interval]:
+    return intervals((traded.metrics, trading(traded, sample.draws)), sample)
 
 
 def joint_deltas(

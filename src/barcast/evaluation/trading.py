@@ -93,8 +93,7 @@ def backtest(bars: pd.DataFrame, cost_bps: float) -> Backtest:
     ledger = _ledger(bars, cost_bps)
     times, place = np.unique(bars["datetime"].to_numpy("datetime64[ns]"), return_inverse=True)
     by_time = _by_time(ledger, bars["symbol"].to_numpy(), place)
-    net = by_time["net"].to_numpy()
-    stamps = pd.to_datetime(times, utc=True)
+    stamps, net = pd.to_datetime(times, utc=True), by_time["net"].to_numpy()
     equity = pd.DataFrame({"datetime": stamps, "equity": np.cumprod(1 + net)})
     between = by_time["between"].sum()
     metrics: Metrics = {

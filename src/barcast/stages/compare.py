@@ -21,11 +21,13 @@ from barcast.evaluation.page.render import render
 from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
 from barcast.evaluation.sharpe import probabilistic_sharpe
 from barcast.evaluation.standings import Entrant, SignificanceConfig, Standings, judge
+from barcast.evaluation.trading import Backtest, backtest
 from barcast.evaluation.trials import Ledger, Trials, count_trials, read_ledgers
 from barcast.files import atomic_dir, read_json, write_json
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import run_stage
 
+RULES = ("sets", "threshold")  # the abstaining ones of `Postprocess.positions`
 PRIOR = "prior"  # each cell's metrics.json has its values, whether the matrix has it as a model or not
 
 
@@ -40,15 +42,10 @@ class CellRef(Section):
         return cell_name(self.model, self.horizon)
 
 
-class CompareSection(SignificanceConfig):
-    """`compare:` of params.yaml."""
-
-    reference: str
-
-
-class CompareConfig(CompareSection):
+class CompareConfig(SignificanceConfig):
     """The settings of the stage: those of params.yaml, the cells of the matrix, and what they were scored with."""
 
+    reference: str
     cells: Annotated[list[CellRef], Field(min_length=1)]
     seeds: list[int]
     reach: dict[str, Annotated[int, Field(ge=1)]]
@@ -173,11 +170,24 @@ def _judge(cells: Sequence[Contender], config: CompareConfig) -> tuple[Standings
     def measured(predictions: pd.DataFrame) -> Measured:
         return Measured.of(predictions, config.cost_bps, config.calibration_bins)
 
-    entrants = [Entrant(c.model, measured(c.predictions), [measured(r) for r in c.repeats]) for c in cells]
+    entrants = [
+        Entrant(
+            cell.model,
+            measured(cell.predictions),
+            [measured(repeat) for repeat in cell.repeats],
+            {rule: _follow(cell.predictions, rule, config.cost_bps) for rule in RULES},
+        )
+        for cell in cells
+    ]
     reference = next((entrant for entrant in entrants if entrant.name == config.reference), None)
     reference = reference or Entrant(PRIOR, measured(_prior_predictions(cells[0])))
     reach = config.reach[f"h{cells[0].horizon}"]
     return judge(entrants, reference, reach, config, config.seed), entrants
+
+
+def _follow(predictions: pd.DataFrame, rule: str, cost_bps: float) -> Backtest:
+    bars = predictions[["datetime", "symbol", "close"]].assign(prediction=predictions[f"act_{rule}"])
+    return backtest(bars, cost_bps)
 
 
 def _prior_predictions(cell: Contender) -> pd.DataFrame:
