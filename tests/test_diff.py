@@ -71,7 +71,7 @@ class Repository:
         (root / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
         (root / "dvc.yaml").write_text("stages: {}\n")
         self.specs = {"compare": self.spec({**SETTINGS, "reference": "prior"}), "evaluate": self.spec({"alpha": 0.1})}
-        self.frames = {}
+        self.frames, self.ensemble = {}, predictions(0.5, seed=9)
         for model in MODELS:
             self.specs[f"{model}_h5"] = self.spec({"max_depth": 4}, code={"barcast.models": "1"})
             self.frames[model] = predictions(0.0 if model == "prior" else 0.6, seed=len(model))
@@ -117,10 +117,27 @@ class Repository:
             },
             "compare": {"outs": [self.out("experiments/report", self.store_folder(report))]},
         }
+        if self.ensemble is not None:
+            stages["ensemble@5"] = self.pooled()
+            report["leaderboard.json"] = json.dumps({"horizons": {"h5": [*rows, {"model": "ensemble"}]}}).encode()
+            stages["compare"]["outs"] = [self.out("experiments/report", self.store_folder(report))]
         for model, frame in self.frames.items():
             stages |= self.cell(model, frame, specs[f"{model}_h5.yaml"], specs["evaluate.yaml"])
         (self.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
         return stages
+
+    def pooled(self):
+        """The ensemble's one folder, with a folder for each of its rows in it."""
+        buffer = io.BytesIO()
+        self.ensemble.to_parquet(buffer, index=False)
+        metrics = {"test": {"log_loss": test_log_loss(self.ensemble)}}
+        files = {
+            "weights.json": b"{}",
+            "ensemble/metrics/metrics.json": json.dumps(metrics).encode(),
+            "ensemble/predictions/test_predictions.parquet": buffer.getvalue(),
+        }
+        deps = [self.out("experiments/runs", hashlib.md5(buffer.getvalue()).hexdigest())]
+        return {"deps": deps, "outs": [self.out("experiments/ensembles/h5", self.store_folder(files))]}
 
     def cell(self, model, frame, spec, evaluate):
         run = f"experiments/runs/{model}_h5"
@@ -180,10 +197,10 @@ def repository(committed, tmp_path, monkeypatch):
 def test_nothing_changed(repository):
     repository.record()
     found = repository.diff()
-    assert [cell.run for cell in found.cells] == ["as it was"] * 3
+    assert [cell.run for cell in found.cells] == ["as it was"] * 4
     assert all(cell.deltas is None and not cell.changes for cell in found.cells)
     assert found.stages == {}
-    assert "3 cells: 3 as it was." in diff_text.render_markdown(found)
+    assert "4 cells: 4 as it was." in diff_text.render_markdown(found)
 
 
 def test_a_parameter_that_helps_is_named_and_called_better(repository):
@@ -249,7 +266,10 @@ def test_new_data_reach_every_cell_and_the_source_is_named(repository):
     repository.data["data/windows/train"] = "d2.dir"
     repository.record()
     found = repository.diff()
-    assert {cell.run for cell in found.cells} == {"trained again"}
+    assert {cell.model: cell.run for cell in found.cells} == {
+        **dict.fromkeys(MODELS, "trained again"),
+        "ensemble": "as it was",
+    }
     assert found.stages["prepare"] == (Change("data", "data/raw/bars.parquet", "d1.dir", "d2.dir"),)
     text = diff_text.render_markdown(found)
     assert "| data | `data/windows/train` | prior_h5, good_h5, same_h5 |" in text
@@ -260,8 +280,19 @@ def test_evaluation_alone(repository):
     repository.specs["evaluate"] = repository.spec({"alpha": 0.2})
     repository.record()
     found = repository.diff()
-    assert {cell.run for cell in found.cells} == {"evaluated again"}
+    assert {cell.run for cell in found.cells if cell.model in MODELS} == {"evaluated again"}
     assert found.stages["evaluate"] == (Change("parameter", "alpha", "0.1", "0.2"),)
+
+
+def test_an_ensemble_is_compared_like_a_cell(repository):
+    repository.ensemble = predictions(1.2, seed=9)
+    repository.specs["ensembles_h5"] = repository.spec({"weights": {"good": 1.0}})
+    repository.record()
+    ensemble = repository.cells()["ensemble"]
+    assert ensemble.run == "evaluated again"
+    assert ensemble.deltas["log_loss"].verdict == "better"
+    assert ensemble.changes[0] == Change("parameter", "weights.good", None, "1.0")
+    assert ensemble.before["log_loss"] > ensemble.after["log_loss"]
 
 
 def test_other_results_from_the_same_inputs_are_pointed_out(repository):
@@ -280,6 +311,7 @@ def test_cells_come_and_go(repository):
         "prior": "as it was",
         "good": "as it was",
         "fresh": "new",
+        "ensemble": "as it was",
         "same": "gone",
     }
 

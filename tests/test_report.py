@@ -128,7 +128,7 @@ def test_a_row_that_was_never_trained_has_no_curve(files):
     page = read_page(paths, judged, runs, MODELS)
     assert "learning" not in page.cells["xgboost_h5"].figures
     assert page.cells["xgboost_h5"].config == {}
-    assert "Fitted in one step" in render(page)
+    assert "Made of other models’ answers" in render(page)
 
 
 def test_a_column_shows_value_interval_and_verdict(page):

@@ -105,6 +105,10 @@ class Revision:
         """Path → hash of everything that a stage wrote into the cache."""
         return {path: hash_ for stage in self.stages.values() for path, hash_ in _hashes(stage, "outs").items()}
 
+    def outs_of(self, stage: str) -> list[str]:
+        """What one stage wrote; empty where it never ran."""
+        return list(_hashes(self.stages.get(stage, {}), "outs"))
+
     def deps(self, out: str) -> dict[str, str]:
         """Path → hash of what the stage that wrote `out` had read; empty where no stage wrote it."""
         writers = (stage for stage in self.stages.values() if out in _hashes(stage, "outs"))

@@ -105,14 +105,22 @@ def _bring_moved(before: Revision, after: Revision, cells: Iterable[Cell]) -> No
         revision.bring(out for cell in moved for out in _results(revision, cell))
 
 
+def _outs(revision: Revision, cell: Cell) -> list[str]:
+    """What a cell's own stages wrote; for a row that is no cell, what its horizon's ensemble did."""
+    own = [out for out in sorted(revision.outs) if f"/{cell_name(*cell)}/" in f"{out}/"]
+    return own or revision.outs_of(f"ensemble@{cell[1]}")
+
+
 def _results(revision: Revision, cell: Cell) -> dict[str, str]:
-    """Metrics and predictions of a cell with their hashes, wherever its stage keeps them."""
-    ends = tuple(f"/{cell_name(*cell)}/{folder}" for folder in ("metrics", "predictions"))
-    return {out: hash_ for out, hash_ in sorted(revision.outs.items()) if out.endswith(ends)}
+    """What holds a row's metrics and predictions, with their hashes."""
+    outs = _outs(revision, cell)
+    apart = [out for out in outs if out.endswith(("/metrics", "/predictions"))]
+    return {out: revision.outs[out] for out in apart or outs}
 
 
 def _compare(before: Revision, after: Revision, cell: Cell, settings: PairedSettings) -> CellDiff:
-    found = (*_spec_changes(before, after, cell_name(*cell)), *_data_changes(before, after, cell))
+    spec = cell_name(*cell) if _spec(after, cell_name(*cell)) else f"ensembles_h{cell[1]}"
+    found = (*_spec_changes(before, after, spec), *_data_changes(before, after, cell))
     changes = tuple(dict.fromkeys(found))  # stages of a cell read the same files
     run = _run(before, after, cell)
     if _results(before, cell) == _results(after, cell):
@@ -145,16 +153,18 @@ def _predictions(revision: Revision, cell: Cell) -> pd.DataFrame:
 
 
 def _file(revision: Revision, cell: Cell, name: str) -> bytes:
-    out = next((out for out in _results(revision, cell) if name in revision.files(out)), None)
-    if out is None:
-        raise DataError(f"{revision.name}: its dvc.lock has no {name} of {cell_name(*cell)}; run `dvc repro` there")
-    return revision.read(out, name)
+    """A file of a row: in a folder of the cell's own, or in the row's folder inside the ensemble's."""
+    places = (name, *(f"{cell[0]}/{folder}/{name}" for folder in ("metrics", "predictions")))
+    for out in _results(revision, cell):
+        for place in places:
+            if place in revision.files(out):
+                return revision.read(out, place)
+    raise DataError(f"{revision.name}: its dvc.lock has no {name} of {cell_name(*cell)}; run `dvc repro` there")
 
 
 def _run(before: Revision, after: Revision, cell: Cell) -> Run:
-    """What had to run, from the hashes of what each stage of the cell had read."""
-    folder = f"/{cell_name(*cell)}/"
-    outs = [out for out in after.outs if folder in f"{out}/"]
+    """What had to run, from the hashes of what each stage of the cell had read; further seeds run no cell again."""
+    outs = [out for out in _outs(after, cell) if out in before.outs]
     read_anew = [out for out in outs if before.deps(out) != after.deps(out)]
     if any("checkpoints" in out for out in read_anew):
         return "trained again"
@@ -183,14 +193,14 @@ def _spec_changes(before: Revision, after: Revision, name: str) -> Iterator[Chan
 
 
 def _data_changes(before: Revision, after: Revision, cell: Cell) -> Iterator[Change]:
-    """The data files that the cell's stages read with another content."""
-    outs = [out for out in after.outs if f"/{cell_name(*cell)}/" in f"{out}/"]
-    for out in outs:
-        old, new = (
-            {path: hash_ for path, hash_ in revision.deps(out).items() if path.startswith("data/")}
-            for revision in (before, after)
-        )
-        yield from _differences("data", old, new)
+    """The data files that the row's stages read with another content."""
+    for out in _outs(after, cell):
+        if out in before.outs:
+            yield from _differences("data", *(_data(revision, out) for revision in (before, after)))
+
+
+def _data(revision: Revision, out: str) -> dict[str, str]:
+    return {path: hash_ for path, hash_ in revision.deps(out).items() if path.startswith("data/")}
 
 
 def _source_changes(before: Revision, after: Revision) -> Iterator[Change]:

@@ -10,6 +10,7 @@ import pandas as pd
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError
+from barcast.evaluation.attribution import importance_of
 from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
 from barcast.evaluation.plots import write_plots
 from barcast.files import atomic_dir, write_json
@@ -29,7 +30,8 @@ def evaluate(model_name: str, horizon: int, config: EvaluateConfig, paths: Paths
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon))
     model = _load(model_name, horizon, paths)
     scored, prior = score(model, dataset, config), score(fit_prior(dataset, horizon), dataset, config)
-    write_cell(paths.run(cell_name(model_name, horizon)), scored, prior, model.get_feature_importance())
+    importance = importance_of(model, dataset.split("val").X)
+    write_cell(paths.run(cell_name(model_name, horizon)), scored, prior, importance)
 
 
 def score(model: BaseModel, dataset: TimeSeriesDataset, config: EvaluateConfig) -> Scored:
