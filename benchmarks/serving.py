@@ -35,14 +35,15 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
     parser.add_argument("--root", default=str(ROOT), help="the repository whose cells are asked")
     parser.add_argument("--horizon", type=int, default=5)
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="of the matrix; default: all")
     parser.add_argument("--calls", type=int, default=300, help="of each model with each history")
     return parser.parse_args(arguments)
 
 
-def predictors(paths: Paths, horizon: int, folder: Path) -> dict[str, Predictor]:
-    """Every model of the matrix as it would serve, warmed up."""
+def predictors(paths: Paths, horizon: int, models: list[str] | None, folder: Path) -> dict[str, Predictor]:
+    """Models of the matrix as they would serve, warmed up."""
     params, loaded = load_params(paths.params), {}
-    for model in params.models:
+    for model in models or params.models:
         candidate = Candidate(paths, params, model, horizon)
         metrics = paths.cell_metrics(candidate.cell).parent
         write_bundle(folder / model, paths.checkpoint(candidate.cell), metrics, candidate.serving_config())
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths = Paths(Path(asked.root))
     try:
         with tempfile.TemporaryDirectory() as name:
-            loaded = predictors(paths, asked.horizon, Path(name))
+            loaded = predictors(paths, asked.horizon, asked.models, Path(name))
             config = next(iter(loaded.values())).config
             data = load_params(paths.params).data.path
             found = measure(loaded, load_bars(paths.root / data, config.symbols[:1]), asked.calls)

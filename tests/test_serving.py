@@ -227,6 +227,16 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         Predictor(tmp_path)
 
 
+def test_a_bundle_whose_parts_do_not_belong_together_is_refused(trained, tmp_path):
+    candidate = Candidate(trained, load_params(trained.params), "prior", 5)
+    config = candidate.serving_config()
+    fewer = config.model_copy(update={"features": config.features.model_copy(update={"calendar": False})})
+    metrics = trained.cell_metrics(candidate.cell).parent
+    write_bundle(tmp_path / "model", trained.checkpoint(candidate.cell), metrics, fewer)
+    with pytest.raises(ModelError, match=r"model, scaler and features name other columns; promote the model again"):
+        Predictor(tmp_path / "model")
+
+
 ODD = [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e300, 99.0, 101.0]
 
 

@@ -86,12 +86,20 @@ class Scaler:
             raise DataError(
                 f"scaler: expected column '{missing[0]}', the table has not got it; run `dvc repro prepare`"
             )
-        center, scale = np.array(self.center), np.array(self.scale)
         scaled = np.empty((len(self.columns), len(frame)), np.float32)  # a row a column, as pandas holds it
         for start in range(0, len(frame), _BLOCK):
-            block = frame.iloc[start : start + _BLOCK][list(self.columns)].to_numpy(np.float32).astype(np.float64)
-            scaled[:, start : start + _BLOCK] = np.clip((block - center) / scale, -self.clip, self.clip).T
+            block = frame.iloc[start : start + _BLOCK][list(self.columns)].to_numpy(np.float32)
+            scaled[:, start : start + _BLOCK] = self.scaled(block).T
         return pd.DataFrame(scaled.T, index=frame.index, columns=list(self.columns), copy=False)
+
+    def scaled(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """`[R, F]` features in the order of `columns`, scaled."""
+        center, scale = np.array(self.center), np.array(self.scale)
+        scaled = np.empty(rows.shape, np.float32)
+        for start in range(0, len(rows), _BLOCK):
+            away = (rows[start : start + _BLOCK].astype(np.float64) - center) / scale
+            scaled[start : start + _BLOCK] = np.clip(away, -self.clip, self.clip)
+        return scaled
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; Python writes floats so that they read back bit for bit."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from barcast.data.windows import FloatArray, IntArray, Windows
+from barcast.files import read_json, write_json
 from barcast.models._gbdt import (
     Bins,
     BoosterModel,
@@ -51,6 +52,7 @@ class CatBoostModel(BoosterModel):
 
     config_class = CatBoostConfig
     _booster: Any
+    _lean: LeanTrees
 
     def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, watch: RoundWatch) -> None:
         import catboost
@@ -68,7 +70,10 @@ class CatBoostModel(BoosterModel):
         metadata = booster.get_metadata()
         for key in _VOLATILE:
             del metadata[key]
-        self._booster = booster
+        self._take(booster)
+
+    def _take(self, booster: Any) -> None:
+        self._booster, self._lean = booster, LeanTrees.of(booster)
 
     def _parameters(self) -> dict[str, Any]:
         config = self.config
@@ -113,10 +118,7 @@ class CatBoostModel(BoosterModel):
         return pool if np.array_equal(rows, np.arange(len(table))) else pool.slice(rows)
 
     def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
-        answer: npt.NDArray[np.floating] = self._booster.predict(
-            block, prediction_type="Probability", thread_count=self._threads(block)
-        )
-        return answer
+        return self._lean.answer(block, self._threads(block))
 
     def _gains(self) -> npt.NDArray[np.floating]:
         gains: npt.NDArray[np.floating] = self._booster.get_feature_importance()
@@ -128,7 +130,54 @@ class CatBoostModel(BoosterModel):
     def _load_booster(self, folder: Path) -> None:
         import catboost
 
-        self._booster = catboost.CatBoost().load_model(str(folder / "booster.cbm"))
+        self._take(catboost.CatBoost().load_model(str(folder / "booster.cbm")))
+
+
+@dataclass(frozen=True)
+class LeanTrees:
+    """The same trees on those columns alone that some tree splits on.
+
+    CatBoost spends a microsecond on every column that it is shown, before the first tree: of the 6,420 columns of a
+    flattened window that is twenty times what the trees take, in each answer.
+    """
+
+    booster: Any
+    columns: IntArray  # [U], of the whole table's
+
+    @classmethod
+    def of(cls, booster: Any) -> LeanTrees:
+        """Rewrite a fitted booster by way of its JSON form."""
+        import catboost
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "booster.json"
+            booster.save_model(str(file), format="json")
+            content = read_json(file)
+            columns = _keep_used(content)
+            write_json(file, content)
+            return cls(catboost.CatBoost().load_model(str(file), format="json"), columns)
+
+    def answer(self, block: FloatArray, threads: int) -> npt.NDArray[np.floating]:
+        """`[n, C] -> [n, m]`."""
+        answer: npt.NDArray[np.floating] = self.booster.predict(
+            block[:, self.columns], prediction_type="Probability", thread_count=threads
+        )
+        return answer
+
+
+def _keep_used(content: dict[str, Any]) -> IntArray:
+    """Drop the columns without a border from a booster's JSON form, number the others anew; returns their places."""
+    features = content["features_info"]["float_features"]
+    used = [feature for feature in features if feature["borders"]] or features[:1]
+    places = {feature["feature_index"]: place for place, feature in enumerate(used)}
+    columns = np.array([feature["flat_feature_index"] for feature in used], np.int64)
+    for place, feature in enumerate(used):
+        feature |= {"feature_index": place, "flat_feature_index": place, "feature_id": str(place)}
+    for tree in content["oblivious_trees"]:
+        for split in tree["splits"]:
+            split["float_feature_index"] = places[split["float_feature_index"]]
+    content["features_info"]["float_features"] = used
+    return columns
 
 
 class _Report:

@@ -8,20 +8,17 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from barcast.data.bars import bar_spacing, check_bars, known_bars
 from barcast.data.features import feature_names, fill_features, warmup_bars
 from barcast.data.windows import Windows, window_ends
-from barcast.errors import DataError
+from barcast.errors import DataError, ModelError
 from barcast.evaluation.postprocess import Postprocess
 from barcast.models.registry import ModelRegistry
 from barcast.serving.bundle import POSTPROCESS_FILE, ServingConfig, read_config
 
 ANSWER = ("datetime", "symbol", "prediction", "p_down", "p_flat", "p_up", "uncertainty")
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Predictor:
@@ -31,7 +28,7 @@ class Predictor:
         folder: a bundle (see `bundle`), such as `experiments/registry/h5/model`.
 
     Raises:
-        ModelError: the folder holds no served model.
+        ModelError: the folder holds no served model, or one whose parts don't belong together.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,6 +39,8 @@ class Predictor:
         self._lock = Lock()  # a server asks from several threads, and libraries change settings while they answer
         self._names = feature_names(self.config.features)
         self._warmup = warmup_bars(self.config.features)
+        if not self._names == list(self._scaler.columns) == self.model.feature_columns:
+            raise ModelError(f"{folder}: model, scaler and features name other columns; promote the model again")
 
     def predict(self, table: pd.DataFrame, last_only: bool = False, source: str = "request") -> pd.DataFrame:
         """Answer every bar that has its window and, before that, the features' warm-up in the table.
@@ -64,37 +63,38 @@ class Predictor:
         parts = list(split_symbols(bars))
         for part in parts:
             self._require(part, source)
-        answers = self.answer(parts, [1 if last_only else len(part) for part in parts])
-        for part in parts:
-            if not (answers["symbol"] == part["symbol"].iloc[0]).any():
+        answers, counts = self.answer(parts, [1 if last_only else len(part) for part in parts])
+        for part, count in zip(parts, counts, strict=True):
+            if not count:
                 raise DataError(f"{source}: {self.explain_gap(part)}")
         return answers.reset_index(drop=True)
 
-    def answer(self, parts: list[pd.DataFrame], wanted: list[int]) -> pd.DataFrame:
+    def answer(self, parts: list[pd.DataFrame], wanted: list[int]) -> tuple[pd.DataFrame, list[int]]:
         """Answer the last `wanted` bars of each symbol's checked bars, as far as they have what it takes.
 
         Returns:
-            The columns of `ANSWER`, with the bars' row labels as index, ascending.
+            The columns of `ANSWER`, with the bars' row labels as index, ascending; and how many each symbol got.
         """
-        length = self.config.seq_len
+        length, columns = self.config.seq_len, ["datetime", "symbol"]
         rows = [max(min(len(p) - self._warmup, n + length - 1), 0) for p, n in zip(parts, wanted, strict=True)]
-        rows = [count if count >= length else 0 for count in rows]
-        block = np.empty((len(self._names), sum(rows)), np.float32)  # [F, R], as pandas holds it
-        starts = np.cumsum([0, *rows])
-        for part, count, start in zip(parts, rows, starts, strict=False):
-            if count:
-                fill_features(part, self.config.features, block[:, start : start + count])
-        index = _index([part.iloc[len(part) - count :] for part, count in zip(parts, rows, strict=True)])
-        ends = self._window_ends(index)
+        used = [part.iloc[len(part) - count :] for part, count in zip(parts, rows, strict=True)]
+        codes = np.repeat(np.arange(len(parts)), rows)
+        times = np.concatenate([pd.DatetimeIndex(part["datetime"]).asi8 for part in used])
+        ends = window_ends(codes, times, length, self.config.max_gap_ns)
+        counts = np.bincount(codes[ends], minlength=len(parts)).tolist()
         if not len(ends):
-            return index.iloc[:0].reindex(columns=list(ANSWER))
-        scaled = self._scaler.transform(pd.DataFrame(block.T, columns=self._names, copy=False))
-        windows = Windows(np.ascontiguousarray(scaled.to_numpy()), ends, length)  # [N, L, F]
-        meta = index.iloc[ends]
+            return parts[0][columns].iloc[:0].reindex(columns=list(ANSWER)), counts
+        block = np.empty((len(self._names), len(codes)), np.float32)  # [F, R], as features come
+        starts = np.cumsum([0, *rows])
+        for part, start, stop in zip(parts, starts, starts[1:], strict=False):
+            if stop > start:
+                fill_features(part, self.config.features, block[:, start:stop])
+        windows = Windows(np.ascontiguousarray(self._scaler.scaled(block.T)), ends, length)  # [N, L, F]
+        meta = (used[0] if len(used) == 1 else pd.concat(used))[columns].iloc[ends]
         with self._lock:
             output = self._postprocess.apply(self.model.predict(windows, meta))
         answers = output.to_dataframe()[list(ANSWER)].set_axis(meta.index)
-        return answers if len(parts) == 1 else answers.sort_index()
+        return (answers if len(parts) == 1 else answers.sort_index()), counts
 
     def warm_up(self) -> None:
         """Answer one made-up bar, so that what is compiled or loaded on first use is there for the first caller."""
@@ -141,11 +141,6 @@ class Predictor:
             raise DataError(f"{source}: {self.too_few(part['symbol'].iloc[0], len(part))}")
         self.check_length(part, source)
 
-    def _window_ends(self, index: pd.DataFrame) -> IntArray:
-        codes, _ = pd.factorize(index["symbol"])
-        times = pd.DatetimeIndex(index["datetime"]).as_unit("ns").asi8
-        return window_ends(codes, times, self.config.seq_len, self.config.max_gap_ns)
-
 
 def split_symbols(bars: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The rows of each symbol in their order, the symbols by their name; row labels are kept."""
@@ -155,11 +150,6 @@ def split_symbols(bars: pd.DataFrame) -> Iterator[pd.DataFrame]:
         return
     for code in range(len(names)):
         yield bars[codes == code]
-
-
-def _index(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    columns = ["datetime", "symbol"]
-    return parts[0][columns] if len(parts) == 1 else pd.concat([part[columns] for part in parts])
 
 
 def _text(duration: pd.Timedelta) -> str:

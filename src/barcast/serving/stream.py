@@ -84,9 +84,8 @@ class _Answerer:
             self._check_length(symbol, whole, len(new), file)
             self._kept[symbol] = whole.tail(self._predictor.config.exact_bars - 1)
             wholes.append(whole)
-        answers = self._predictor.answer(wholes, [len(new) for new in news.values()])
-        for symbol in news:
-            count = int((answers["symbol"] == symbol).sum())
+        answers, counts = self._predictor.answer(wholes, [len(new) for new in news.values()])
+        for symbol, count in zip(news, counts, strict=True):
             if count:
                 self.answered[symbol] = self.answered.get(symbol, 0) + count
         return answers
