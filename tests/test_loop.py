@@ -275,12 +275,16 @@ def test_label_smoothing_keeps_answers_from_certainty_and_out_of_the_logged_loss
 
 
 def test_a_session_puts_threads_and_determinism_back():
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    def state():
+        filled = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filled
+
+    before = state()
+    assert before[1:] == (False, True)  # torch's own defaults
     with torch_session(settings(), before[0] + 1) as device:
         assert device == CPU
-        assert torch.get_num_threads() == before[0] + 1
-        assert torch.are_deterministic_algorithms_enabled()
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+        assert state() == (before[0] + 1, True, False)
+    assert state() == before
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])

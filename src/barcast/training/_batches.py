@@ -23,8 +23,10 @@ def epoch_batches(count: int, batch_size: int, run_length: int, rng: np.random.G
     is a short remainder: one window alone would weigh as much in its step as a full batch.
     """
     first = int(rng.integers(1, run_length + 1))
-    runs = np.split(np.arange(count), np.arange(first, count, run_length))
-    order = np.concatenate([runs[i] for i in rng.permutation(len(runs))])
+    run = (np.arange(count) + run_length - first) // run_length  # [N]: 0, 0, 1, 1, 1, 2, …
+    place = np.empty(run[-1] + 1, np.int64)
+    place[rng.permutation(len(place))] = np.arange(len(place))
+    order = np.argsort(place[run], kind="stable")
     return np.array_split(order, math.ceil(count / batch_size))
 
 
