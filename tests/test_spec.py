@@ -132,7 +132,7 @@ def test_a_search_space_decides_on_the_spec_of_its_study_alone(write_specs, tmp_
         specs_with(text + "max_bins: {int: [16, 999]}\n")
     with pytest.raises(ConfigError, match=r"lightgbm.yaml: unknown key 'max_bin'; did you mean 'max_bins'"):
         specs_with(text + "max_bin: {int: [16, 64]}\n")
-    with pytest.raises(ConfigError, match="lightgbm has nothing to tune; take it out of tune.models"):
+    with pytest.raises(ConfigError, match=r"lightgbm has nothing to tune; take it out of tune.models"):
         specs_with("{}\n")
 
 
