@@ -58,7 +58,7 @@ def write_split(folder: Path, split: str, rows: int, features: int, seq_len: int
     index = pd.DataFrame({"datetime": datetime, "symbol": np.repeat(["A", "B"], counts), "close": 100.0})
     index.to_parquet(target / "index.parquet", index=False, compression="zstd")
     write_json(target / "columns.json", {"features": [f"f{n:03d}" for n in range(features)], "seq_len": seq_len})
-    labels = pack_labels(pd.Series(rng.integers(-1, 2, rows)), pd.Series(np.ones(rows)))
+    labels = pack_labels(pd.Series(rng.integers(-1, 2, rows)), pd.Series(np.ones(rows)), pd.Series(np.ones(rows)))
     (folder / "labels").mkdir(exist_ok=True)
     np.save(folder / f"labels/{split}_h1.npy", labels)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from barcast.data.windows import pack_labels
+from barcast.data.windows import CLIPPED, pack_labels
 from barcast.files import read_json, write_json
 from barcast.models.base import BaseModel, ModelConfig
 from barcast.models.registry import ModelRegistry
@@ -95,9 +95,11 @@ def write_windows(
         np.save(folder / "ends.npy", np.concatenate(ends))
         pd.concat([index for _, index, _ in parts]).to_parquet(folder / "index.parquet", index=False)
         (folder / "columns.json").write_text(json.dumps({"features": FEATURES, "seq_len": SEQ_LEN}))
+        if split == "train":
+            np.save(folder / "clipped.npy", np.zeros(0, CLIPPED))
         for horizon in horizons:
             labels = pd.concat([_labels(up, horizon) for _, _, up in parts])
-            packed = pack_labels(labels["label"], labels["sample_weight"])
+            packed = pack_labels(labels["label"], labels["sample_weight"], labels["bars_to_hit"])
             np.save(paths.windows / f"labels/{split}_h{horizon}.npy", packed)
 
 
@@ -115,7 +117,8 @@ def _symbol(
 def _labels(next_moves: np.ndarray, horizon: int) -> pd.DataFrame:
     label = pd.array(np.select([next_moves > 0.0015, next_moves < -0.0015], [1, -1], 0), dtype="Int8")
     label[-horizon:] = pd.NA
-    return pd.DataFrame({"label": label, "sample_weight": np.linspace(0.5, 1.5, len(label), dtype=np.float32)})
+    weight = np.linspace(0.5, 1.5, len(label), dtype=np.float32)
+    return pd.DataFrame({"label": label, "sample_weight": weight, "bars_to_hit": 1})
 
 
 def train_stub(paths: Paths, name: str, horizon: int, sharpness: float) -> None:

@@ -13,6 +13,7 @@ from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.paths import Paths
 from barcast.stages.audit import AuditStageConfig, audit
 from barcast.stages.compare import CompareConfig, compare
+from barcast.stages.ensemble import EnsembleConfig, ensemble
 from barcast.stages.evaluate import evaluate
 from barcast.stages.prepare import PrepareConfig, prepare
 from barcast.stages.spec import spec
@@ -40,6 +41,8 @@ CHANGES = {
     "model.catboost.spans": [5],
     "data.audit.cuts": 1,
     "data.audit.max_feature_score": 0.95,  # the planted signal is stronger than any market's
+    "tune.models": [],
+    "ensemble.stack": [],
     "promote.max_ece": 0.3,
     "compare.resamples": 200,
 }
@@ -63,6 +66,7 @@ def build(root):
     root.mkdir(parents=True, exist_ok=True)
     for name in ("dvc.yaml", "requirements.lock", "params.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPOSITORY / name, root / name)
+    shutil.copytree(REPOSITORY / "config", root / "config")
     shutil.copytree(REPOSITORY / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     change(root, CHANGES)
     (root / "data/raw").mkdir(parents=True)
@@ -89,6 +93,7 @@ def run_stages(paths):
     for model in MODELS:
         train(model, HORIZON, paths)
         evaluate(model, HORIZON, config("evaluate", EvaluateConfig), paths)
+    ensemble(HORIZON, config(f"ensembles_h{HORIZON}", EnsembleConfig), paths)
     compare(config("compare", CompareConfig), paths)
 
 

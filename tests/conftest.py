@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def write_params(tmp_path, committed_params):
                 del level[last]
             else:
                 level[last] = value
+        shutil.copytree(REPOSITORY / "config", folder / "config", dirs_exist_ok=True)
         target = folder / "params.yaml"
         target.write_text(yaml.safe_dump(content, sort_keys=False))
         return target

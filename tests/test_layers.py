@@ -9,6 +9,8 @@ from barcast.fingerprint import Fingerprinter
 
 LAYERS = [  # top to bottom; a module belongs to its longest matching name
     ["barcast.cli", "barcast.stages.spec", "barcast.doctor", "barcast.overrides"],
+    ["barcast.adopt"],
+    ["barcast.experiments"],
     ["barcast.serving"],
     ["barcast.params"],
     ["barcast.stages"],

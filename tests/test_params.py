@@ -74,7 +74,9 @@ def test_what_is_wrong_is_refused_with_key_and_remedy(write_params, changes, mes
 
 
 def test_splits_made_elsewhere_need_no_barriers(write_params):
-    params = load_params(write_params({"data.source": "splits", "horizons": [7], "split.purge_bars": 0}))
+    params = load_params(
+        write_params({"data.source": "splits", "horizons": [7], "tune.horizons": [7], "split.purge_bars": 0})
+    )
     assert ("xgboost", 7) in params.cells()
 
 

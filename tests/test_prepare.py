@@ -83,7 +83,7 @@ def test_the_files_have_the_form_of_splits_made_elsewhere(prepared):
     assert sorted(file.name for file in (root / "data/splits/scaled").iterdir()) == [
         "scaler.json",
         "split.json",
-        *sorted(f"{name}_scaled.parquet" for name in SPLITS),
+        *sorted([*(f"{name}_scaled.parquet" for name in SPLITS), "train_clipped.parquet"]),
     ]
 
 

@@ -14,6 +14,8 @@ from barcast.paths import Paths
 from barcast.stages.spec import spec
 
 STAGES = {"prepare", "audit", "window", "evaluate", "repeat", "compare"}
+XGBOOST = {"xgboost_h5", "xgboost_h20", "oof_xgboost_h5", "oof_xgboost_h20"}
+ENSEMBLES = {"ensembles_h5", "ensembles_h20"}
 SOURCE = Path(barcast.__file__).parents[1]
 
 
@@ -26,7 +28,8 @@ def reader():
 @pytest.fixture
 def write_specs(write_params, tmp_path, reader):
     def write(changes=None):
-        write_params({"models": ["prior", "xgboost", "lightgbm"], **(changes or {})})
+        small = {"models": ["prior", "xgboost", "lightgbm"], "ensemble.stack": ["xgboost"]}
+        write_params({**small, **(changes or {})})
         spec(Paths(tmp_path), reader)
         return {path.stem: path.read_bytes() for path in Paths(tmp_path).specs.iterdir()}
 
@@ -39,7 +42,11 @@ def changed(before, after):
 
 def test_every_stage_and_cell_has_a_spec(write_specs):
     cells = {f"{model}_h{horizon}" for model in ("prior", "xgboost", "lightgbm") for horizon in (5, 20)}
-    assert set(write_specs()) == STAGES | cells
+    others = {
+        "tune_lightgbm_h5",
+        *(f"{name}_h{horizon}" for name in ("oof_xgboost", "ensembles") for horizon in (5, 20)),
+    }
+    assert set(write_specs()) == STAGES | cells | others
 
 
 def test_a_cell_spec_says_what_can_change_its_result(write_specs):
@@ -56,19 +63,30 @@ def test_a_cell_spec_says_what_can_change_its_result(write_specs):
     ("change", "expected"),
     [
         ({}, set()),
-        ({"model.max_depth": 3}, {"xgboost_h5", "xgboost_h20", "lightgbm_h5", "lightgbm_h20"}),
-        ({"model.xgboost.max_depth": 3}, {"xgboost_h5", "xgboost_h20"}),
-        ({"model.xgboost.h20": {"max_depth": 3}}, {"xgboost_h20"}),
-        ({"evaluate.cost_bps": 1.0}, {"evaluate", "repeat", "compare"}),
-        ({"evaluate.alpha": 0.2}, {"evaluate", "repeat"}),
+        ({"model.max_depth": 3}, {*XGBOOST, "lightgbm_h5", "lightgbm_h20", "tune_lightgbm_h5"}),
+        ({"model.xgboost.max_depth": 3}, XGBOOST),
+        ({"model.xgboost.h20": {"max_depth": 3}}, {"xgboost_h20", "oof_xgboost_h20"}),
+        ({"evaluate.cost_bps": 1.0}, {"evaluate", "repeat", "compare", "tune_lightgbm_h5", *ENSEMBLES}),
+        ({"evaluate.alpha": 0.2}, {"evaluate", "repeat", *ENSEMBLES}),
+        ({"tune.n_trials": 9}, {"tune_lightgbm_h5"}),
+        ({"tune.folds.count": 2}, {"tune_lightgbm_h5", "oof_xgboost_h5", "oof_xgboost_h20"}),
+        ({"tune.models": ["xgboost"]}, {"tune_lightgbm_h5", "tune_xgboost_h5"}),
+        ({"tune.models": []}, {"tune_lightgbm_h5"}),
+        ({"ensemble.weights": {"h5": {"xgboost": 1.0}}}, {"ensembles_h5"}),
+        ({"ensemble.stack": []}, {*ENSEMBLES, "oof_xgboost_h5", "oof_xgboost_h20"}),
+        ({"model.lightgbm.min_child_samples": 9}, {"lightgbm_h5", "lightgbm_h20", "tune_lightgbm_h5"}),
         ({"evaluate.seeds": [1, 2]}, {"compare"}),
         ({"compare.resamples": 500}, {"compare"}),
         ({"label.horizons.h5.max_bars": 6}, {"prepare", "audit", "compare"}),
         ({"window.seq_len": 30}, {"audit", "window"}),
         ({"data.audit.cuts": 2}, {"audit"}),
         ({"label.horizons.h5.k_up": 2.0}, {"prepare", "audit"}),
-        ({"models": ["prior", "xgboost"]}, {"compare", "lightgbm_h5", "lightgbm_h20"}),
-        ({"horizons": [5]}, {"prepare", "audit", "window", "compare", "prior_h20", "xgboost_h20", "lightgbm_h20"}),
+        ({"models": ["prior", "xgboost"]}, {"compare", "lightgbm_h5", "lightgbm_h20", *ENSEMBLES}),
+        (
+            {"horizons": [5]},
+            {"prepare", "audit", "window", "compare", "prior_h20", "xgboost_h20", "lightgbm_h20"}
+            | {"oof_xgboost_h20", "ensembles_h20"},
+        ),
     ],
 )
 def test_a_parameter_changes_the_specs_that_read_it_and_no_other(write_specs, change, expected):
@@ -83,6 +101,45 @@ def test_results_of_cells_outside_the_matrix_are_removed_and_others_kept(write_s
     write_specs()
     assert {folder.name for folder in runs.iterdir()} == {"xgboost_h5", "notes"}
     assert "lstm_h5: no longer in the matrix" in capsys.readouterr().out
+
+
+def test_studies_and_ensembles_that_nothing_asks_for_are_removed(write_specs, tmp_path, capsys):
+    paths = Paths(tmp_path)
+    for parent in (paths.tune, paths.oof, paths.ensembles):
+        for name in ("lightgbm_h5", "xgboost_h5", "gru_h20", "h5", "h9"):
+            (parent / name).mkdir(parents=True)
+    write_specs()
+    left = [sorted(folder.name for folder in parent.iterdir()) for parent in (paths.tune, paths.oof, paths.ensembles)]
+    assert left == [["lightgbm_h5"], ["xgboost_h5"], ["h5"]]
+    assert "gru_h20: no longer in the matrix" in capsys.readouterr().out
+
+
+def test_a_search_space_decides_on_the_spec_of_its_study_alone(write_specs, tmp_path):
+    before = write_specs()
+    file = tmp_path / "config/models/lightgbm.yaml"
+
+    def specs_with(text):
+        file.write_text(text)
+        spec(Paths(tmp_path))
+        return {path.stem: path.read_bytes() for path in Paths(tmp_path).specs.iterdir()}
+
+    text = file.read_text()
+    assert changed(before, specs_with(f"# another comment\n{text}")) == set()
+    assert changed(before, specs_with(text + "max_bins: {int: [16, 64]}\n")) == {"tune_lightgbm_h5"}
+    with pytest.raises(
+        ConfigError, match=r"lightgbm.yaml: max_bins = 999: expected .*\(when max_bins = 999 is tried\)"
+    ):
+        specs_with(text + "max_bins: {int: [16, 999]}\n")
+    with pytest.raises(ConfigError, match=r"lightgbm.yaml: unknown key 'max_bin'; did you mean 'max_bins'"):
+        specs_with(text + "max_bin: {int: [16, 64]}\n")
+    with pytest.raises(ConfigError, match=r"lightgbm has nothing to tune; take it out of tune.models"):
+        specs_with("{}\n")
+
+
+def test_a_member_of_the_stack_outside_the_matrix_has_nothing_to_do(write_specs):
+    spec_of = yaml.safe_load(write_specs({"ensemble.stack": ["catboost", "xgboost"]})["oof_catboost_h5"])
+    assert spec_of["config"]["base"] is None
+    assert yaml.safe_load(write_specs()["ensembles_h5"])["config"]["stack"] == ["xgboost"]
 
 
 def test_repeats_with_seeds_no_longer_asked_for_are_removed(write_specs, tmp_path, capsys):
@@ -113,4 +170,7 @@ def test_every_stage_of_the_pipeline_reads_its_own_spec():
         whole = {"experiments/specs"} if name == "compare" else set()  # its page tells what made every cell
         assert {f"experiments/specs/{name}.yaml", *whole} & set(stages[name]["deps"])
     assert "experiments/specs/${item.model}_h${item.horizon}.yaml" in stages["train"]["deps"]
-    assert not [dep for dep in stages["train"]["deps"] if "test" in dep]
+    for stage in ("train", "tune", "oof"):
+        assert not [dep for dep in stages[stage]["deps"] if "test" in dep]
+    for stage, prefix in (("tune", "tune_${item.model}"), ("oof", "oof_${item.model}"), ("ensemble", "ensembles")):
+        assert f"experiments/specs/{prefix}_h${{item.horizon}}.yaml" in stages[stage]["deps"]

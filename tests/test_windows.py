@@ -135,7 +135,10 @@ def folder(tmp_path):
         (target / "columns.json").write_text(json.dumps({"features": ["a", "b"], "seq_len": 4}))
         (tmp_path / "labels").mkdir(exist_ok=True)
         labels = pd.Series(rng.integers(-1, 2, 24)).where(known).astype("Int8")
-        np.save(tmp_path / f"labels/{split}_h5.npy", pack_labels(labels, pd.Series(np.linspace(0, 1, 24))))
+        np.save(
+            tmp_path / f"labels/{split}_h5.npy",
+            pack_labels(labels, pd.Series(np.linspace(0, 1, 24)), pd.Series(np.arange(24))),
+        )
     return tmp_path
 
 

@@ -19,3 +19,7 @@ class LeakageError(DataError):
 
 class ModelError(BarcastError):
     """A model was asked for what it can't do: unknown name, wrong shapes, predicting before fitting."""
+
+
+class TuningError(BarcastError):
+    """A study can't go on: its store is out of reach, its workers died, or no trial of it came to an end."""

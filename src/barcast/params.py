@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +15,13 @@ from barcast.data.splits import SplitConfig
 from barcast.data.windows import WindowConfig
 from barcast.errors import ConfigError, ModelError
 from barcast.evaluation.evaluator import EvaluateSection
+from barcast.evaluation.pooling import EnsembleSection
 from barcast.evaluation.standings import SignificanceConfig
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
 from barcast.serving.gates import PromoteConfig
 from barcast.stages.audit import AuditedDataConfig
+from barcast.tuning.settings import TuneConfig
 
 _HORIZON_BLOCK = re.compile(r"h\d+")
 _GIVEN = {"model_name", "model_family", "horizon", "random_seed"}  # filled in, not set by the user
@@ -51,6 +53,8 @@ class Params(Section):
     window: WindowConfig
     model: dict[str, Any]
     evaluate: EvaluateSection
+    tune: TuneConfig
+    ensemble: EnsembleSection
     compare: CompareSection
     promote: PromoteConfig
 
@@ -74,6 +78,12 @@ class Params(Section):
             return horizon
         return max(self.label.barriers(symbol, horizon).max_bars for symbol in self.symbols)
 
+    def tuned_cells(self) -> Iterator[tuple[str, int]]:
+        """Every (model, horizon) that is tuned."""
+        for model in self.tune.models:
+            for horizon in self.tune.horizons:
+                yield model, horizon
+
     def cells(self) -> Iterator[tuple[str, int]]:
         """Every (model, horizon) of the matrix, in the order of `models` and `horizons`."""
         for model in self.models:
@@ -89,18 +99,49 @@ def load_params(path: Path) -> Params:
     """
     content = load_yaml(path)
     params = validate(Params, content, path)
-    for position, name in enumerate(params.models):
-        try:
-            ModelRegistry.get_metadata(name)
-        except ModelError as error:
-            raise ConfigError(f"{path}: models[{position}]: {error}") from None
+    for key, names in (
+        ("models", params.models),
+        ("tune.models", params.tune.models),
+        ("ensemble.stack", params.ensemble.stack),
+    ):
+        _check_names(names, key, path)
     if params.data.source == "bars":
         params.label.check(params.symbols, params.horizons)
+    _check_horizons(params, path)
     _check_model_keys(params.model, path)
     for name in ModelRegistry.list_models():
         for horizon in params.horizons:
             resolve_model(params, name, horizon, path)
+    _check_ensemble(params, path)
     return params
+
+
+def _check_horizons(params: Params, file: Path) -> None:
+    strange = [horizon for horizon in params.tune.horizons if params.tune.models and horizon not in params.horizons]
+    if strange:
+        raise ConfigError(
+            f"{file}: tune.horizons = {params.tune.horizons}: expected some of horizons = {params.horizons}; "
+            f"set tune.horizons too, or tune.models to []"
+        )
+
+
+def _check_ensemble(params: Params, file: Path) -> None:
+    """Weights that are given must be of models and horizons of the matrix."""
+    for horizon, weights in params.ensemble.weights.items():
+        key, known = f"ensemble.weights.{horizon}", [f"h{n}" for n in params.horizons]
+        if horizon not in known:
+            raise ConfigError(unknown_key(str(file), key, horizon, known))
+        for name in weights:
+            if name not in params.models:
+                raise ConfigError(unknown_key(str(file), f"{key}.{name}", name, params.models))
+
+
+def _check_names(names: Sequence[str], key: str, path: Path) -> None:
+    for position, name in enumerate(names):
+        try:
+            ModelRegistry.get_metadata(name)
+        except ModelError as error:
+            raise ConfigError(f"{path}: {key}[{position}]: {error}") from None
 
 
 def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelConfig:

@@ -96,6 +96,25 @@ class Paths:
         return self.root / "experiments/tune"
 
     @property
+    def oof(self) -> Path:
+        """Out-of-fold predictions of the stack's members, a folder a cell."""
+        return self.root / "experiments/oof"
+
+    @property
+    def ensembles(self) -> Path:
+        """The rows that are no cells: a folder a horizon, in it one a row, in the form of a cell's."""
+        return self.root / "experiments/ensembles"
+
+    def ensemble(self, horizon: int) -> Path:
+        """The ensemble rows of one horizon."""
+        return self.ensembles / f"h{horizon}"
+
+    @property
+    def ledgers(self) -> Path:
+        """The journals of studies: of the real repository, beside what DVC clears before a stage runs again."""
+        return Path(os.environ.get("DVC_ROOT", self.root)).resolve() / "experiments/ledgers"
+
+    @property
     def metrics(self) -> Path:
         return self.root / "experiments/metrics.json"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from barcast.cli import diff, inspect, pipeline, serving
+from barcast.cli import diff, experiments, inspect, pipeline, serving
 from barcast.cli._app import app
 from barcast.errors import BarcastError
 from barcast.stages._main import explain
 
-__all__ = ["app", "diff", "inspect", "main", "pipeline", "serving"]
+__all__ = ["app", "diff", "experiments", "inspect", "main", "pipeline", "serving"]
 
 
 def main() -> None:

@@ -93,6 +93,8 @@ def sync() -> None:
     for outcome, names in asdict(report).items():
         if names:
             print(f"{outcome}: {', '.join(names)}")
+    if studies := tracking.sync_studies(paths):
+        print(f"studies created: {', '.join(studies)}")
     if report.unfinished:
         print("unfinished cells have no result yet; run `dvc repro` first")
 

@@ -7,7 +7,7 @@ the rows before a cut whose labels could reach over it, the embargo drops rows a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -71,7 +71,7 @@ class Scaler:
     @classmethod
     def fit(cls, frame: pd.DataFrame, config: ScalerConfig) -> Scaler:
         """Fit on the rows of `frame` `[R, F]`: give it the train split's features and nothing else."""
-        fitted = [_center_and_scale(_exact(frame, name), config.kind) for name in frame.columns]
+        fitted = [center_and_scale(_exact(frame, name), config.kind) for name in frame.columns]
         center, scale = zip(*fitted, strict=True)
         return cls(config.kind, config.clip, tuple(frame.columns), center, scale)
 
@@ -101,6 +101,23 @@ class Scaler:
             scaled[start : start + _BLOCK] = np.clip(away, -self.clip, self.clip)
         return scaled
 
+    def cut_off(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """What `transform` cuts off: `row` (position), `column` and the scaled `value` before the cut, float32.
+
+        With it the scaled table says all that the unscaled one said, so a scaler can be refitted on part of it.
+        """
+        parts = []
+        for name, values in zip(self.columns, self._unclipped(frame), strict=True):
+            rows = np.flatnonzero(np.abs(values) > self.clip)
+            parts.append(
+                pd.DataFrame({"row": rows.astype(np.int32), "column": name, "value": values[rows].astype(np.float32)})
+            )
+        return pd.concat(parts, ignore_index=True)
+
+    def _unclipped(self, frame: pd.DataFrame) -> Iterator[FloatArray]:
+        for name, center, scale in zip(self.columns, self.center, self.scale, strict=True):
+            yield (_exact(frame, name) - center) / scale
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; Python writes floats so that they read back bit for bit."""
         lists = {name: list(getattr(self, name)) for name in ("columns", "center", "scale")}
@@ -116,7 +133,8 @@ def _exact(frame: pd.DataFrame, name: str) -> FloatArray:
     return frame[name].to_numpy(np.float32).astype(np.float64)
 
 
-def _center_and_scale(values: FloatArray, kind: str) -> tuple[float, float]:
+def center_and_scale(values: FloatArray, kind: str) -> tuple[float, float]:
+    """What `Scaler` subtracts from a feature `[R]` and divides it by; `kind` as in `ScalerConfig`."""
     low, center, high = (float(q) for q in np.percentile(values, [25, 50, 75]))
     scale = high - low
     if kind == "standard":

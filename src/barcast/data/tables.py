@@ -21,6 +21,11 @@ def split_file(folder: Path, name: str) -> Path:
     return folder / f"{name}_scaled.parquet"
 
 
+def clipped_file(folder: Path) -> Path:
+    """Where a folder of splits has what the scaler's clip cut off in train."""
+    return folder / "train_clipped.parquet"
+
+
 def nanoseconds(datetimes: pd.Series) -> IntArray:
     """UTC times as int64 nanoseconds `[R]`."""
     return datetimes.to_numpy("datetime64[ns]").astype(np.int64)

@@ -7,7 +7,7 @@ of t describes what follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field
 from barcast.config import Section
 from barcast.errors import DataError, ModelError
 from barcast.files import read_json
+from barcast.paths import SPLITS
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -165,21 +166,27 @@ def as_windows(X: Windows | npt.ArrayLike) -> Windows:
     return Windows(array.reshape(count * length, width), ends, length)  # [N, L, F] -> [N*L, F]
 
 
-LABELS = np.dtype([("known", "?"), ("label", "i1"), ("sample_weight", "<f4")])
+LABELS = np.dtype([("known", "?"), ("label", "i1"), ("sample_weight", "<f4"), ("reach", "<i4")])
 
 
-def pack_labels(label: pd.Series, sample_weight: pd.Series) -> npt.NDArray[np.void]:
+def pack_labels(label: pd.Series, sample_weight: pd.Series, bars_to_hit: pd.Series) -> npt.NDArray[np.void]:
     """One horizon's labels as `[R]` records that lie in a file as they lie in memory.
 
     Args:
         label: `[R]` in {−1, 0, 1}, missing where the outcome is not known.
         sample_weight: `[R]`, any value where the outcome is not known.
+        bars_to_hit: `[R]` bars until the outcome is known, any value where it is not; called `reach` from here on.
     """
+    known = label.notna()
     packed = np.zeros(len(label), LABELS)
-    packed["known"] = label.notna()
+    packed["known"] = known
     packed["label"] = label.fillna(0)
-    packed["sample_weight"] = sample_weight.where(label.notna(), 0.0)
+    packed["sample_weight"] = sample_weight.where(known, 0.0)
+    packed["reach"] = bars_to_hit.where(known, 0).fillna(0)
     return packed
+
+
+CLIPPED = np.dtype([("row", "<i4"), ("column", "<i2"), ("value", "<f4")])
 
 
 @dataclass(frozen=True)
@@ -190,6 +197,7 @@ class Split:
     X: Windows  # [N, L, F]
     y: npt.NDArray[np.int64]  # [N] in {-1, 0, 1}
     weight: FloatArray  # [N], mean 1 within each class
+    reach: npt.NDArray[np.int32]  # [N] bars after the window's last one until its outcome is known
     index_file: Path
 
     @cached_property
@@ -222,17 +230,28 @@ class DatasetConfig(Section):
 class TimeSeriesDataset:
     """One horizon's view of the window files; opens a split only when asked for it.
 
+    Args:
+        config: where the files lie, and the horizon.
+        splits: the splits that may be opened.
+
     Raises:
-        DataError: the files are missing, or hold no labels for the horizon.
+        DataError: the files are missing, hold no labels for the horizon, or are of a split that may not be opened.
     """
 
-    def __init__(self, config: DatasetConfig) -> None:
+    def __init__(self, config: DatasetConfig, splits: Sequence[str] = SPLITS) -> None:
         self.config = config
         self.path = Path(config.path)
+        self.splits = tuple(splits)
         self._opened: dict[str, Split] = {}
+
+    def only(self, *splits: str) -> TimeSeriesDataset:
+        """The same files with no way to any split but these."""
+        return TimeSeriesDataset(self.config, [name for name in self.splits if name in splits])
 
     def split(self, name: str) -> Split:
         """The split's labelled windows, memory-mapped."""
+        if name not in self.splits:
+            raise DataError(f"split '{name}': this dataset may open {', '.join(self.splits)} alone")
         if name not in self._opened:
             self._opened[name] = self._open(name)
         return self._opened[name]
@@ -245,6 +264,14 @@ class TimeSeriesDataset:
     def feature_columns(self, split: str = "train") -> list[str]:
         """The names of the F features, in the order of X's last axis."""
         return list(self._read(split, "columns.json")["features"])
+
+    def clipped(self) -> npt.NDArray[np.void]:
+        """The scaled values of train that the scaler's clip cut off, as `CLIPPED` records before the cut.
+
+        None are known of splits that were scaled elsewhere.
+        """
+        records: npt.NDArray[np.void] = np.load(self._file("train/clipped.npy"))
+        return records
 
     def _read(self, split: str, name: str) -> dict[str, Any]:
         return read_json(self._file(f"{split}/{name}"))
@@ -271,6 +298,7 @@ class TimeSeriesDataset:
             X=Windows(rows, ends, int(layout["seq_len"])),
             y=y,
             weight=class_neutral(labels["sample_weight"].astype(np.float64), y),
+            reach=np.ascontiguousarray(labels["reach"]),
             index_file=self._file(f"{name}/index.parquet"),
         )
 

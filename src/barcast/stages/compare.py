@@ -93,7 +93,7 @@ def compare(config: CompareConfig, paths: Paths) -> Leaderboard:
         DataError: a cell lacks a file (names the command that makes it), or cells of one horizon were
             scored on different windows.
     """
-    cells = [_read(ref, config.seeds, paths) for ref in config.cells]
+    cells = [*(_read(ref, config.seeds, paths) for ref in config.cells), *_read_ensembles(config, paths)]
     _check_same_windows(cells, paths)
     ranked = _by_rank(cells)
     standings = {horizon: _judge(found, config) for horizon, found in ranked.items()}
@@ -101,7 +101,7 @@ def compare(config: CompareConfig, paths: Paths) -> Leaderboard:
     leaderboard = _leaderboard(ranked, standings, trials, config)
     significance = {f"h{h}": s.significance_json(config.mcs_size) for h, (s, _) in standings.items()}
     judged = Judged(leaderboard.to_dict(), significance, _overfitting(standings, trials))
-    runs = {cell.name: paths.run(cell.name) for cell in cells}
+    runs = {cell.name: _run(cell, paths) for cell in cells}
     page = read_page(paths, judged, runs, [ref.model for ref in config.cells])
     with atomic_dir(paths.report) as folder:
         write_json(folder / FILE, judged.leaderboard)
@@ -143,6 +143,22 @@ def _read(ref: CellRef, seeds: Sequence[int], paths: Paths) -> Contender:
         for seed in seeds
     ]
     return replace(base, repeats=repeats)
+
+
+def _read_ensembles(config: CompareConfig, paths: Paths) -> list[Contender]:
+    """The rows that `ensemble` made of the matrix's horizons; they have the files of a cell."""
+    horizons = sorted({cell.horizon for cell in config.cells})
+    return [
+        read_contender(run.name, horizon, run, f"dvc repro ensemble@{horizon}")
+        for horizon in horizons
+        for run in sorted(path for path in paths.ensemble(horizon).glob("*") if path.is_dir())
+    ]
+
+
+def _run(cell: Contender, paths: Paths) -> Path:
+    """Where a row's files lie."""
+    ensemble = paths.ensemble(cell.horizon) / cell.model
+    return ensemble if ensemble.is_dir() else paths.run(cell.name)
 
 
 def _check_same_windows(cells: Sequence[Contender], paths: Paths) -> None:

@@ -23,7 +23,7 @@ from barcast.data.splits import (
     describe,
     split_frame,
 )
-from barcast.data.tables import split_file, symbol_slices, write_split
+from barcast.data.tables import clipped_file, split_file, symbol_slices, write_split
 from barcast.files import atomic_dir, write_json
 from barcast.paths import SPLITS, Paths
 from barcast.stages._main import run_stage
@@ -51,7 +51,8 @@ class PrepareConfig(Section):
 
 
 def prepare(config: PrepareConfig, paths: Paths) -> None:
-    """Write `{train,val,test}_scaled.parquet`, `split.json` and, from bars, `scaler.json`; all of them or none.
+    """Write `{train,val,test}_scaled.parquet`, `split.json` and, from bars, `scaler.json` and what its clip
+    cut off in train; all of them or none.
 
     Raises:
         DataError: the input breaks a rule of its form, or is too short.
@@ -79,6 +80,7 @@ def _from_bars(config: PrepareConfig, source: Path, folder: Path) -> dict[str, A
     scaler = Scaler.fit(splits["train"][names], config.data.scaler)
     write_json(folder / SCALER_FILE, scaler.to_dict())
     labels = [name for horizon in config.horizons for name in label_columns(horizon)]
+    scaler.cut_off(splits["train"]).to_parquet(clipped_file(folder), compression="zstd", index=False)
     for name in SPLITS:
         part = splits.pop(name)
         scaled = [part[[*KEYS, *OHLCV]], scaler.transform(part), part[labels]]

@@ -6,19 +6,25 @@ stages whose spec it changes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from barcast.config import dump_yaml
+from barcast.errors import ConfigError
 from barcast.files import atomic_dir
 from barcast.fingerprint import Fingerprint, Fingerprinter
 from barcast.models.registry import ModelRegistry
 from barcast.params import Params, load_params, resolve_model
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import run_stage
+from barcast.tuning.search_space import check_space, load_space, space_file
+from barcast.tuning.settings import FoldScoring
 
+# With the model: what the result of a trial depends on. The rest of the tuner shows it.
+TRIAL_CODE = ("barcast.tuning._workers", "barcast.tuning.scaling")
 _CELL = re.compile(r"\w+_h\d+")
 
 
@@ -29,10 +35,17 @@ def spec(paths: Paths, fingerprinter: Fingerprinter | None = None) -> None:
         ConfigError: anything in params.yaml is unknown, missing, of the wrong type or out of range.
     """
     params = load_params(paths.params)
-    specs = {**stage_specs(params, fingerprinter), **cell_specs(params, paths.params, fingerprinter)}
+    specs = {
+        **stage_specs(params, fingerprinter),
+        **cell_specs(params, paths.params, fingerprinter),
+        **tune_specs(params, paths, fingerprinter),
+        **ensemble_specs(params, paths.params, fingerprinter),
+    }
     with atomic_dir(paths.specs) as folder:
         for name, content in specs.items():
             (folder / f"{name}.yaml").write_text(dump_yaml(content), encoding="utf-8")
+    for folder in (paths.tune, paths.oof):  # what `compare` and `ensemble` read, also where nothing is tuned or stacked
+        folder.mkdir(parents=True, exist_ok=True)
     for gone in prune_runs(paths, params):
         print(f"{gone}: no longer in the matrix, removed (DVC's cache still has it)")
     print(f"{len(list(params.cells()))} cells: {len(params.models)} models × {len(params.horizons)} horizons")
@@ -43,9 +56,7 @@ def stage_specs(params: Params, fingerprinter: Fingerprinter | None = None) -> d
     plain = params.model_dump(mode="json")
     data = plain["data"]
     audit = data.pop("audit")
-    # without the seeds: a longer list of them evaluates no cell again
-    scoring = {key: value for key, value in plain["evaluate"].items() if key != "seeds"}
-    scoring["purge_bars"] = plain["split"]["purge_bars"]
+    scoring = _scoring(plain)
     prepare = {key: plain[key] for key in ("symbols", "horizons", "data", "label", "split")}
     configs: dict[str, dict[str, Any]] = {
         "prepare": prepare,
@@ -85,9 +96,90 @@ def cell_specs(params: Params, file: Path, fingerprinter: Fingerprinter | None =
     return specs
 
 
+def tune_specs(params: Params, paths: Paths, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
+    """What each tuned cell starts from, may try and is judged by, and the fingerprint of tuner and model.
+
+    Raises:
+        ConfigError: a search space is missing, empty, or holds what its model does not take.
+    """
+    fingerprinter = fingerprinter or Fingerprinter()
+    plain = params.model_dump(mode="json")
+    scoring = {key: plain["evaluate"][key] for key in FoldScoring.model_fields}
+    specs = {}
+    for model, horizon in params.tuned_cells():
+        base = resolve_model(params, model, horizon, paths.params).model_dump(mode="json")
+        config = {
+            "seed": params.seed,
+            "base": base,
+            "space": _space(model, base, space_file(paths.root, model)),
+            "study": params.tune.study().model_dump(mode="json"),
+            "scoring": scoring,
+            "scaler": _scaler(params),
+        }
+        module, cell = ModelRegistry.get_metadata(model).module, cell_name(model, horizon)
+        specs[f"tune_{cell}"] = {
+            "stage": "tune",
+            "cell": cell,
+            "config": config,
+            "trials": _digest(fingerprinter.fingerprint(*TRIAL_CODE, module)),
+            **_code(fingerprinter.fingerprint("barcast.stages.tune", module)),
+        }
+    return specs
+
+
+def ensemble_specs(params: Params, file: Path, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
+    """Who is in each horizon's ensemble and how it is scored; how the stack's members are fitted out of fold."""
+    fingerprinter = fingerprinter or Fingerprinter()
+    plain = params.model_dump(mode="json")
+    specs = {}
+    for horizon in params.horizons:
+        config = {
+            **_scoring(plain),
+            "members": params.models,
+            "weights": params.ensemble.weights.get(f"h{horizon}"),
+            "stack": [model for model in params.ensemble.stack if model in params.models],
+        }
+        code = _code(fingerprinter.fingerprint("barcast.stages.ensemble"))
+        specs[f"ensembles_h{horizon}"] = {"stage": "ensemble", "horizon": horizon, "config": config, **code}
+    for model in params.ensemble.stack:
+        code = _code(fingerprinter.fingerprint("barcast.stages.oof", ModelRegistry.get_metadata(model).module))
+        for horizon in params.horizons:
+            base = (
+                resolve_model(params, model, horizon, file).model_dump(mode="json") if model in params.models else None
+            )
+            config = {"base": base, "folds": plain["tune"]["folds"], "scaler": _scaler(params)}
+            cell = cell_name(model, horizon)
+            specs[f"oof_{cell}"] = {"stage": "oof", "cell": cell, "config": config, **code}
+    return specs
+
+
+def _scaler(params: Params) -> dict[str, Any]:
+    """How the splits were scaled; of those that were scaled elsewhere the clip is not known."""
+    scaler = params.data.scaler
+    return {"kind": scaler.kind, "clip": scaler.clip if params.data.source == "bars" else None}
+
+
+def _scoring(plain: dict[str, Any]) -> dict[str, Any]:
+    """How cells are scored: without the seeds, since a longer list of them evaluates no cell again."""
+    scoring = {key: value for key, value in plain["evaluate"].items() if key != "seeds"}
+    return {**scoring, "purge_bars": plain["split"]["purge_bars"]}
+
+
+def _digest(fingerprint: Fingerprint) -> str:
+    return hashlib.sha256(dump_yaml(_code(fingerprint)).encode()).hexdigest()[:16]
+
+
+def _space(model: str, base: dict[str, Any], file: Path) -> dict[str, Any]:
+    space = load_space(file, model)
+    if not space.entries:
+        raise ConfigError(f"{file}: {model} has nothing to tune; take it out of tune.models or give it a search space")
+    check_space(space, base, model, file)
+    return space.to_dict()
+
+
 def prune_runs(paths: Paths, params: Params) -> list[Path]:
-    """Remove the folders of cells outside the matrix, and of repeats with seeds no longer asked for: `compare` depends
-    on the folder that holds them all."""
+    """Remove the folders of cells outside the matrix, of repeats with seeds no longer asked for, of studies and
+    ensembles that params.yaml no longer has: `compare` depends on the folders that hold them all."""
     keep = {cell_name(model, horizon) for model, horizon in params.cells()}
     repeats = {f"s{seed}" for seed in params.evaluate.seeds}
     cells = [folder for folder in _folders(paths.runs) if _CELL.fullmatch(folder.name)]
@@ -95,6 +187,11 @@ def prune_runs(paths: Paths, params: Params) -> list[Path]:
     for folder in cells:
         if folder.name in keep:
             gone += [repeat for repeat in _folders(folder / "repeats") if repeat.name not in repeats]
+    tuned = {cell_name(model, horizon) for model, horizon in params.tuned_cells()}
+    stacked = {cell_name(model, horizon) for model in params.ensemble.stack for horizon in params.horizons}
+    horizons = {f"h{horizon}" for horizon in params.horizons}
+    for parent, known in ((paths.tune, tuned), (paths.oof, stacked), (paths.ensembles, horizons)):
+        gone += [folder for folder in _folders(parent) if folder.name not in known]
     for folder in gone:
         shutil.rmtree(folder)
     return gone

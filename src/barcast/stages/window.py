@@ -4,7 +4,8 @@ data/windows/{train,val,test}/rows.npy      [R, F] float32, sorted by symbol and
                               ends.npy      [N] int64, the row of each window's last bar
                               index.parquet [R] datetime, symbol, close
                               columns.json  names of the F features, seq_len
-data/windows/labels/{split}_h{n}.npy        [R] records: known, label, sample_weight
+data/windows/train/clipped.npy              records: row, column, value: what the scaler's clip cut off
+data/windows/labels/{split}_h{n}.npy        [R] records: known, label, sample_weight, reach
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pydantic import Field
 
 from barcast.config import Section, load_yaml, validate
 from barcast.data.splits import feature_columns
-from barcast.data.windows import WindowConfig, pack_labels, window_ends
+from barcast.data.tables import clipped_file
+from barcast.data.windows import CLIPPED, WindowConfig, pack_labels, window_ends
 from barcast.errors import DataError
 from barcast.files import atomic_dir, write_json
 from barcast.paths import SPLITS, Paths
@@ -43,6 +45,8 @@ def write_windows(config: WindowStageConfig, paths: Paths) -> None:
             frame = pd.read_parquet(paths.splits / f"{split}_scaled.parquet")
             count = _write_split(frame, split, config.window, folder)
             _write_labels(frame, split, config.horizons, folder)
+            if split == "train":
+                _write_clipped(feature_columns(frame.columns), paths, folder)
             print(f"{split}: {count:,} windows of {config.window.seq_len} bars over {len(frame):,} rows")
 
 
@@ -72,8 +76,18 @@ def _write_labels(frame: pd.DataFrame, split: str, horizons: list[int], folder: 
     target = folder / "labels"
     target.mkdir(exist_ok=True)
     for horizon in horizons:
-        packed = pack_labels(frame[f"label_h{horizon}"], frame[f"sample_weight_h{horizon}"])
+        packed = pack_labels(*(frame[f"{kind}_h{horizon}"] for kind in ("label", "sample_weight", "bars_to_hit")))
         np.save(target / f"{split}_h{horizon}.npy", packed)
+
+
+def _write_clipped(features: list[str], paths: Paths, folder: Path) -> None:
+    """The rows of the parquet file are the base rows. Splits made elsewhere have no such file, so no records."""
+    file = clipped_file(paths.splits)
+    cut = pd.read_parquet(file) if file.is_file() else pd.DataFrame({"row": [], "column": [], "value": []})
+    records = np.zeros(len(cut), CLIPPED)
+    records["row"], records["value"] = cut["row"], cut["value"]
+    records["column"] = pd.Index(features).get_indexer(pd.Index(cut["column"]))
+    np.save(folder / "train/clipped.npy", records)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,8 +40,21 @@ def cell_key(paths: Paths, model: str, horizon: int) -> str:
     spec = paths.spec(cell_name(model, horizon))
     if not spec.is_file():
         raise ConfigError(f"{spec}: no such file; run `dvc repro spec` first")
-    digest = hashlib.sha256(f"spec {_hash(spec)}\n".encode())
-    for name in _inputs(horizon):
+    return _input_key(f"spec {_hash(spec)}", paths, horizon, ("train", "val"))
+
+
+def input_key(spec: str, paths: Paths, horizon: int, splits: Sequence[str]) -> str:
+    """SHA-256 over the text of a spec and over the window files of some splits at one horizon.
+
+    Raises:
+        DataError: a window file is missing.
+    """
+    return _input_key(f"spec {hashlib.sha256(spec.encode()).hexdigest()}", paths, horizon, splits)
+
+
+def _input_key(spec: str, paths: Paths, horizon: int, splits: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{spec}\n".encode())
+    for name in _inputs(horizon, splits):
         path = paths.windows / name
         if not path.is_file():
             raise DataError(f"{path}: no such window file; run `dvc repro window` first")
@@ -100,9 +113,8 @@ def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict
     return flat
 
 
-def _inputs(horizon: int) -> list[str]:
+def _inputs(horizon: int, splits: Sequence[str]) -> list[str]:
     files = ("rows.npy", "ends.npy", "index.parquet", "columns.json")
-    splits = ("train", "val")
     return [f"{s}/{f}" for s in splits for f in files] + [f"labels/{s}_h{horizon}.npy" for s in splits]
 
 

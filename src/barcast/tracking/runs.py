@@ -132,14 +132,19 @@ def _search(store: Store, query: str) -> list[Any]:
 
 
 def _tags(paths: Paths, cell: Cell, restored: bool) -> dict[str, str]:
-    tags = {
+    return {
         "model": cell.model,
         "horizon": str(cell.horizon),
         "cell": cell.name,
         "cell_key": cell.key,
         "restored": str(restored).lower(),
-        "process": f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}",
+        **origin(paths),
     }
+
+
+def origin(paths: Paths) -> dict[str, str]:
+    """Tags that say where a run comes from: process, commit, experiment."""
+    tags = {"process": f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"}
     if revision := _git_revision(paths):
         tags |= {"git_revision": revision, "mlflow.source.git.commit": revision}
     if experiment := os.environ.get("DVC_EXP_NAME"):

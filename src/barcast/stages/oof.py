@@ -1,0 +1,57 @@
+"""`oof@{model}-{horizon}`: one member's out-of-fold predictions inside train, for the stack to be fitted on."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from barcast.config import Section, load_yaml, validate
+from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+from barcast.files import atomic_dir
+from barcast.paths import Paths, cell_name
+from barcast.stages._main import run_stage
+from barcast.stages.train import check_libraries
+from barcast.training.callbacks import Progress
+from barcast.tuning.folds import FoldConfig
+from barcast.tuning.out_of_fold import out_of_fold
+from barcast.tuning.scaling import FoldScaler
+
+FILE = "predictions.parquet"
+
+
+class OofSpec(Section):
+    """`config:` of `experiments/specs/oof_{model}_h{n}.yaml`; `base` is null where no stack needs the member."""
+
+    base: dict[str, Any] | None
+    folds: FoldConfig
+    scaler: FoldScaler
+
+
+def oof(model: str, horizon: int, paths: Paths) -> None:
+    """Write `experiments/oof/{cell}/predictions.parquet`, or an empty folder where no stack needs the member.
+
+    Raises:
+        ConfigError: there is no spec, or a library differs from the one it names.
+    """
+    cell = cell_name(model, horizon)
+    file = paths.spec(f"oof_{cell}")
+    spec = load_yaml(file)
+    config = validate(OofSpec, spec.get("config", {}), file, "config")
+    with atomic_dir(paths.oof / cell) as folder:
+        if config.base is None:
+            print(f"{cell}: not in the matrix, so no member of the stack")
+            return
+        check_libraries(spec["libraries"], f"oof_{cell}")
+        dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon), splits=("train",))
+        with Progress(f"oof {cell}", config.folds.count, "fold") as progress:
+            said = out_of_fold(model, config.base, dataset, config.folds, config.scaler, progress)
+        said.to_parquet(folder / FILE, compression="zstd", index=False)
+
+
+def main(model: str, horizon: str) -> None:
+    """Run the stage in the repository's root."""
+    oof(model, int(horizon), Paths())
+
+
+if __name__ == "__main__":
+    run_stage(main, sys.argv[1:3])
