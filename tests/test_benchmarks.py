@@ -150,6 +150,28 @@ def test_curves_asks_for_the_splits(capsys):
     assert "build/nowhere: no splits; run `dvc repro prepare`" in capsys.readouterr().err
 
 
+def test_tft_compares_training_by_run_length_and_prediction(capsys, monkeypatch):
+    from contextlib import contextmanager
+
+    from benchmarks import _tft, tft
+
+    @contextmanager
+    def in_this_process(command):  # importing the libraries anew takes longer than everything else
+        yield _tft.Server(command[-1]).answer
+
+    monkeypatch.setattr(tft, "worker", in_this_process)
+    small = ["--rows", "40", "--features", "3", "--seq-len", "5", "--hidden-size", "8", "--batch", "8"]
+    tft.main([*small, "--threads", "1", "--rounds", "2", "--steps", "2", "--run-lengths", "1", "16"])
+    found = figures(capsys)
+    assert found["train_ratios"].keys() == {"run_length_1", "run_length_16"}
+    assert found["train_ratio"] == found["train_ratios"]["run_length_16"] > 0
+    assert found["predict_ratio"] > 0
+    assert (
+        found["seconds_an_epoch"].keys() == found["peak_rss_mib"].keys() == {"neuralforecast", *found["train_ratios"]}
+    )
+    assert found["seconds_to_predict"].keys() == {"neuralforecast", "barcast"}
+
+
 def test_prepare_reports_seconds_and_memory(capsys):
     from benchmarks import prepare
 
