@@ -257,7 +257,7 @@ def test_seeds_repeat_the_cells_and_train_none_of_them_again(edited):
     models = ["prior", "xgboost"]
     edited.set(models=models, **{"evaluate.seeds": [1]})
     ran, _ = edited.repro()
-    assert ran == {"spec", "ensemble@5", "compare", *(f"repeat@{model}-5-1" for model in models)}
+    assert ran == {"spec", "oof@logistic-5", "ensemble@5", "compare", *(f"repeat@{model}-5-1" for model in models)}
     rows = json.loads((edited.root / "experiments/report/leaderboard.json").read_text())["horizons"]["h5"]
     spread = {row["model"]: row["seeds"] for row in rows}
     assert spread["prior"]["sd"] < 1e-12 < spread["xgboost"]["sd"]

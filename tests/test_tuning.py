@@ -114,6 +114,7 @@ def tuner(windows, name="stub", space=SPACE, ledger=None, on_trial=None, seed=1,
         scoring=SCORING,
         scaler=SCALER,
         ledger=ledger,
+        wait_seconds=0.1,
         **({"on_trial": on_trial} if on_trial else {}),
     )
 
@@ -248,9 +249,9 @@ def test_hopeless_trials_are_given_up(windows, pruner):
     assert frame["reported"].min() == frame.loc[frame["state"] == "complete", "reported"].min()
 
 
-@pytest.mark.parametrize("name", ModelRegistry.list_models())
-def test_every_model_that_reports_can_be_stopped_by_its_own_log(name, tmp_path):
-    """Whatever library is below: what the log raises comes out as it is, and soon."""
+@pytest.mark.parametrize("name", ["prior", "logistic", "xgboost", "lightgbm", "catboost", "lstm"])
+def test_every_library_can_be_stopped_by_its_own_log(name, tmp_path):
+    """Whatever library is below (the networks share theirs): what the log raises comes out as it is, and soon."""
     paths = Paths(tmp_path)
     write_windows(paths, bars=60)
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5))
