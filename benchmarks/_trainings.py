@@ -52,7 +52,8 @@ class Own(Training):
         from barcast.data.windows import DatasetConfig, TimeSeriesDataset
         from barcast.models.registry import ModelRegistry
 
-        self.files = TimeSeriesDataset(DatasetConfig(path=str(self.folder), horizon=HORIZON))
+        config = DatasetConfig(path=str(self.folder), horizon=HORIZON)
+        self.files = TimeSeriesDataset(config, [self.split, "val"])
         self.data = self.files.split(self.split)
         self.data.X.rows.sum()  # a page of the file counts once it is touched
         self.features = self.files.feature_columns(self.split)

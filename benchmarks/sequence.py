@@ -62,7 +62,7 @@ LIMITS = {
     "per_item": own("per_item"),
     "per_item_2_workers": own("per_item", workers=2),
     "not_deterministic": own("loop", over={"deterministic": False}),
-    "two_threads": own("loop", over={"threads": 2}),
+    "two_threads": own("loop", over={"threads": 2}, batches=2),
 }
 COMPILED = {"loop": own("loop"), "compiled": own("loop", over={"compile": True})}
 QLIB = {
