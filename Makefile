@@ -45,7 +45,8 @@ lock:  ## resolve the newest allowed libraries into requirements.lock
 	mv build/requirements.lock requirements.lock && rm -rf build/lock
 
 clean:  ## drop what a run made here; DVC's cache and the tracker stay
-	rm -rf data/splits data/windows experiments/runs experiments/report experiments/specs
+	rm -rf data/splits data/windows experiments/runs experiments/report experiments/specs experiments/ensembles
+	rm -rf experiments/oof/*/ experiments/tune/*/
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -1,6 +1,7 @@
 """All benchmarks, one after the other; each one's figures go to benchmarks/results/<name>.json.
 
-python -m benchmarks [windows prepare serving lags evaluation tft boosting curves coverage]
+python -m benchmarks [windows prepare serving lags evaluation tft boosting curves coverage
+    classification sequence]
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ NAMES = (
     "boosting",
     "curves",
     "coverage",
+    "classification",
+    "sequence",
 )  # the longest last
 RESULTS = Path(__file__).resolve().parent / "results"
 

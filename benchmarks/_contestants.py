@@ -64,7 +64,7 @@ class Barcast(Base):
     def build(self) -> None:
         from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 
-        data = TimeSeriesDataset(DatasetConfig(path=str(self.folder), horizon=1)).split(self.split)
+        data = TimeSeriesDataset(DatasetConfig(path=str(self.folder), horizon=1), [self.split]).split(self.split)
         data.X.rows.sum()  # a page of the file counts once it is touched
         self.data = data
 

@@ -44,6 +44,30 @@ def peak() -> int:
     return _status("VmHWM")
 
 
+def forget_peak() -> None:
+    """Let `peak` count from what is resident now."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class Stopwatch:
+    """Seconds by the clock and of this process's own processors, over all `with` blocks since `reset`."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter() - self._start[0]
+        self.cpu += time.process_time() - self._start[1]
+
+
 def windows_a_second(batches: Iterator[Sized], seconds: float) -> float:
     """Draw from endless batches for a while; the first one, which pays for buffers and shuffling, isn't timed."""
     next(batches)

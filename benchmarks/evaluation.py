@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.config import validate
+from barcast.config import dump_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset, pack_labels
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.files import write_json
@@ -38,6 +38,7 @@ from benchmarks._markets import SYMBOLS, simulate
 from benchmarks._measure import ROOT, finish, machine, rounded, say
 
 HORIZONS = (5, 20)
+BARS = "bars.parquet"
 IMPORTS = "import barcast.stages.evaluate, barcast.stages.compare, barcast.tracking, arch.bootstrap, sklearn.metrics"
 
 
@@ -93,9 +94,30 @@ def write_windows(paths: Paths, models: int, rows: int) -> None:
         frame["datetime"] = pd.to_datetime(frame["datetime"], utc=True)
         frame.to_parquet(folder / "index.parquet", index=False)
         write_json(folder / "columns.json", {"features": [f"f{n}" for n in range(models)], "seq_len": 1})
-        labels = pack_labels(pd.Series(market.label.ravel()), pd.Series(np.ones(market.label.size)))
+        ones = pd.Series(np.ones(market.label.size))
+        labels = pack_labels(pd.Series(market.label.ravel()), ones, ones)
         for horizon in HORIZONS:
             np.save(paths.windows / f"labels/{split}_h{horizon}.npy", labels)
+
+
+def write_sources(paths: Paths, names: Sequence[str]) -> None:
+    """What the report page says of the data, and of what made each cell."""
+    paths.splits.mkdir(parents=True)
+    spans: dict[str, Any] = {}
+    for split in SPLITS:
+        index = pd.read_parquet(paths.windows / split / "index.parquet")
+        spans[split] = {
+            str(symbol): {"first": times.min().isoformat(), "last": times.max().isoformat(), "rows": len(times)}
+            for symbol, times in index.groupby("symbol")["datetime"]
+        }
+    write_json(paths.splits / "split.json", {"source": "splits", "splits": spans})
+    write_json(paths.audit, {"checks": [], "passed": True})
+    (paths.root / BARS).write_bytes(b"bars")
+    spec = {"config": {"data": {"path": BARS}}, "code": {}, "libraries": {}}
+    cells = [cell_name(name, horizon) for name in names for horizon in HORIZONS]
+    paths.specs.mkdir(parents=True)
+    for name in ("prepare", "audit", "window", "evaluate", "compare", *cells):
+        paths.spec(name).write_text(dump_yaml(spec))
 
 
 def train(paths: Paths, names: Sequence[str]) -> None:
@@ -147,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_windows(paths, asked.models, asked.rows)
         ModelRegistry.list_models()  # registers the real ones first
         train(paths, names)
+        write_sources(paths, names)
         say(f"{len(names) * len(HORIZONS)} cells of {asked.rows:,} windows a split")
         start, used = time.perf_counter(), time.process_time()
         for name in names:

@@ -106,9 +106,8 @@ def _write_data(paths: Paths, horizons: list[int], rng: np.random.Generator) -> 
         for horizon in horizons:
             label = pd.Series(rng.choice([-1, 0, 1], len(index), p=[0.36, 0.32, 0.32])).astype("Int8")
             label[: horizon // 5] = pd.NA
-            np.save(
-                paths.windows / f"labels/{split}_h{horizon}.npy", pack_labels(label, pd.Series(np.ones(len(label))))
-            )
+            ones = pd.Series(np.ones(len(label)))
+            np.save(paths.windows / f"labels/{split}_h{horizon}.npy", pack_labels(label, ones, ones))
         part = {"first": times[0].isoformat(), "last": times[-1].isoformat(), "rows": len(times)}
         report["splits"][split] = {s: {**part, "purged": 48 * (split != "test"), "embargoed": 720} for s in SYMBOLS}
     longest = {"start": "2021-01-02T15:00:00+00:00", "end": "2021-01-02T19:00:00+00:00", "missing_bars": 3}

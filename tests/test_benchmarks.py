@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +150,86 @@ def test_curves_asks_for_the_splits(capsys):
     with pytest.raises(SystemExit):
         curves.main(["--splits", "build/nowhere"])
     assert "build/nowhere: no splits; run `dvc repro prepare`" in capsys.readouterr().err
+
+
+def test_tft_compares_training_by_run_length_and_prediction(capsys, monkeypatch):
+    from contextlib import contextmanager
+
+    from benchmarks import _tft, tft
+
+    @contextmanager
+    def in_this_process(command):  # importing the libraries anew takes longer than everything else
+        yield _tft.Server(command[-1]).answer
+
+    monkeypatch.setattr(tft, "worker", in_this_process)
+    small = ["--rows", "40", "--features", "3", "--seq-len", "5", "--hidden-size", "8", "--batch", "8"]
+    tft.main([*small, "--threads", "1", "--rounds", "2", "--steps", "2", "--run-lengths", "1", "16"])
+    found = figures(capsys)
+    assert found["train_ratios"].keys() == {"run_length_1", "run_length_16"}
+    assert found["train_ratio"] == found["train_ratios"]["run_length_16"] > 0
+    assert found["predict_ratio"] > 0
+    assert (
+        found["seconds_an_epoch"].keys() == found["peak_rss_mib"].keys() == {"neuralforecast", *found["train_ratios"]}
+    )
+    assert found["seconds_to_predict"].keys() == {"neuralforecast", "barcast"}
+
+
+def in_this_process(command):
+    """A worker without a process of its own; a peer is stood in for by the loader that every one of them uses."""
+    from benchmarks._trainings import WAYS, Server
+
+    way, folder, settings = command[3:]
+    server = Server(WAYS.get(way, WAYS["per_item"]), Path(folder), json.loads(settings))
+    return nullcontext(lambda **request: server.answer(**request))
+
+
+def test_sequence_compares_training(capsys, monkeypatch):
+    from benchmarks import sequence
+
+    monkeypatch.setattr(sequence, "worker", in_this_process)
+    monkeypatch.setitem(sequence.LIMITS, "two_threads", sequence.own("loop"))  # two would stall beside other tests
+    small = ["--rows", "300", "--features", "3", "--seq-len", "6", "--batch", "16", "--rounds", "2", "--batches", "2"]
+    sequence.main(["--models", "gru", *small, "--peers", sys.executable])
+    found = figures(capsys)["models"]["gru"]
+    for key in ("vs_per_item", "vs_qlib", "vs_qlib_cpu", "vs_qlib_fit", "vs_neuralforecast", "vs_per_item_2_workers"):
+        assert found[key] > 0
+    limits, peers = found["heats"][:2]
+    assert found["overhead"] == pytest.approx(1 / limits["bare"]["ratio"] - 1, abs=1e-3)
+    assert peers["qlib_fit"]["against"] == "fit"
+    whole = (300 * 3 * 4 + 4 * 4 * limits["loop"]["parameters"]) / 2**20
+    assert found["base_rows_and_model_mib"] == pytest.approx(whole, rel=1e-3)
+
+
+def test_sequence_says_how_to_get_the_peers(capsys):
+    from benchmarks import sequence
+
+    with pytest.raises(SystemExit):
+        sequence.main(["--peers", "build/nobody/bin/python"])
+    assert "build/nobody/bin/python: no such Python; make the peers' environment" in capsys.readouterr().err
+
+
+def test_a_plain_data_set_answers_the_windows_of_the_loop(tmp_path):
+    from benchmarks._trainings import Items, Loop
+    from benchmarks.sequence import config, options
+    from benchmarks.windows import write_split
+
+    write_split(tmp_path, "train", 60, 2, 5)
+    way = Loop(tmp_path, "train", {"model": "gru", "config": config("gru", options([]), {}), "workers": 0})
+    way.build()
+    items = Items(way.data)
+    np.testing.assert_array_equal([items[i][0].numpy() for i in range(len(items))], way.data.X[:])
+    assert [items[i][1] - 1 for i in range(len(items))] == way.data.y.tolist()
+
+
+def test_a_draw_is_made_of_whole_runs(tmp_path):
+    from benchmarks._trainings import Loop
+    from benchmarks.windows import write_split
+
+    write_split(tmp_path, "train", 60, 2, 5)
+    way = Loop(tmp_path, "train", {"model": "gru", "config": {"batch_size": 4, "run_length": 8}, "workers": 0})
+    runs = way.draw(16, 50).reshape(-1, 8)
+    assert len(runs) == 2
+    assert (np.diff(runs) == 1).all()
 
 
 def test_prepare_reports_seconds_and_memory(capsys):

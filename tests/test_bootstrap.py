@@ -21,6 +21,7 @@ from barcast.evaluation.bootstrap import (
     joint_spread,
     measure_all,
     point,
+    upper_quantile,
 )
 from barcast.evaluation.metrics import classification_metrics
 from barcast.evaluation.paired import PairedSettings, paired_deltas
@@ -177,9 +178,20 @@ def test_widening_is_students_and_grows_with_the_blocks():
 def test_an_interval_is_symmetric_and_cut_off_where_its_metric_ends():
     resampled = {"ece": np.linspace(0.0, 0.1, 1001), "sharpe": np.linspace(-1, 1, 1001), "mcc": np.full(1001, 0.2)}
     found = intervals(({"ece": 0.01, "sharpe": 0.0, "mcc": 0.2}, resampled), sample_of(10**6))
-    assert (found["ece"].low, found["ece"].high) == (0.0, pytest.approx(0.01 + 0.085, abs=1e-4))
-    assert (found["sharpe"].low, found["sharpe"].high) == pytest.approx((-0.95, 0.95), abs=1e-3)
+    assert (found["ece"].low, found["ece"].high) == (0.0, pytest.approx(0.01 + 0.085, abs=3e-4))
+    assert (found["sharpe"].low, found["sharpe"].high) == pytest.approx((-0.95, 0.95), abs=3e-3)
     assert found["mcc"] == Interval(0.2, 0.2, 0.2)
+
+
+@given(st.integers(1, 60), st.sampled_from([0.5, 0.9, 0.95]))
+def test_a_new_value_stays_below_the_quantile_as_often_as_it_says(count, level):
+    """Of B+1 exchangeable values each is as likely to be the new one."""
+    values = np.arange(count + 1.0)
+    below = [new <= upper_quantile(np.delete(values, int(new)), level) for new in values]
+    if (count + 1) * level <= count:
+        assert level <= np.mean(below) < level + 1 / (count + 1) + 1e-9
+    else:
+        assert upper_quantile(values[:-1], level) == count - 1
 
 
 def test_an_undefined_metric_has_no_interval():

@@ -227,15 +227,27 @@ def test_the_command_lists_and_adopts(barcast, root):
     assert (code, err) == (1, "error: config/experiments/quik.yaml: no such experiment; did you mean 'quick'?\n")
 
 
+def git(root, *arguments):
+    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    done = subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def test_the_command_hands_checked_overrides_to_dvc(barcast, root, monkeypatch):
+    from barcast.cli import experiments
+
     seen = []
-
-    def run(command, **options):
-        seen.append(command)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(experiments, "run_dvc", lambda root, *arguments: seen.append(list(arguments)))
     write(root, "mine", "# Mine.\nseed: 7\nmodel: {xgboost: {h5: {max_depth: 3}}}\n")
+    overrides = ["-S=++seed=7", "-S=++model.xgboost.h5.max_depth=3"]
     assert barcast("exp", "mine", "--queue")[0] == 0
-    expected = ["exp", "run", "--name", "mine", "--queue", "-S=++seed=7", "-S=++model.xgboost.h5.max_depth=3"]
-    assert seen[0][3:] == expected
+    assert seen == [["exp", "run", "--name", "mine", "--queue", *overrides]]
+    git(root, "init", "-q")
+    git(root, "commit", "-q", "--allow-empty", "-m", "start")
+    head = git(root, "rev-parse", "HEAD")
+    git(root, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/mine", "HEAD")
+    code, _, err = barcast("exp", "mine")
+    assert (code, err) == (1, "error: experiment 'mine' is there already; `barcast exp mine --force` replaces it\n")
+    seen.clear()
+    assert barcast("exp", "mine", "--force")[0] == 0
+    assert seen == [["exp", "remove", "mine"], ["exp", "run", "--name", "mine", *overrides]]

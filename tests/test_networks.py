@@ -281,6 +281,20 @@ def test_tft_encodes_rows_in_blocks(block, monkeypatch):
         torch.testing.assert_close(network.forward_encoded(network.encode_rows(rows)[place]), expected)
 
 
+def test_tft_learns_the_same_of_shared_rows_as_of_windows():
+    """The gradient of a row that windows share is the sum of theirs."""
+    rows, place, y = torch.randn(20, 3), torch.arange(15)[:, None] + torch.arange(6), torch.arange(15) % 3
+    gradients = []
+    for shared in (False, True):
+        torch.manual_seed(0)
+        network = TFT(Parts.new(6, 3, 8, 2, 0.0, 0.0))
+        logits = network.forward_encoded(network.encode_rows(rows)[place]) if shared else network(rows[place])
+        nn.functional.cross_entropy(logits, y).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert gradients[0].abs().max() > 0.01
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
 class TestDropout:
     @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
     def test_it_drops_a_share_and_keeps_the_mean(self, p):

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.xdist_group("pipeline")
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS, HORIZON = ["prior", "logistic", "xgboost", "lightgbm"], 5
 TREES, ALL = {"xgboost", "lightgbm"}, set(MODELS)
+SHARED = {"spec", "prepare", "audit", "window", "tune@logistic-5", "oof@logistic-5", "ensemble@5", "compare"}
 SMALL = {
     "models": MODELS,
     "horizons": [HORIZON],
@@ -43,8 +44,10 @@ SMALL = {
     "model.lightgbm.lags": [0, 1, 2],
     "data.audit.cuts": 1,
     "data.audit.max_feature_score": 0.95,  # the planted signal is stronger than any market's
-    "tune.models": [],
-    "ensemble.stack": [],
+    "tune.models": ["logistic"],
+    "tune.n_trials": 3,
+    "tune.folds": {"scheme": "expanding", "count": 2, "first_train": 0.5, "embargo_bars": 2},
+    "ensemble.stack": ["logistic"],
 }
 
 
@@ -157,7 +160,7 @@ def edited(repository):
 
 def test_one_command_runs_every_stage_and_leaves_nothing_out_of_date(repository):
     cells = {f"{stage}@{model}-5" for stage in ("train", "evaluate") for model in MODELS}
-    assert repository.first_run == cells | {"spec", "prepare", "audit", "window", "ensemble@5", "compare"}
+    assert repository.first_run == cells | SHARED
     assert "up to date" in repository.run("dvc", "status")
     assert repository.repro()[0] == set()
     for model in MODELS:
@@ -194,6 +197,32 @@ def test_the_trees_find_the_planted_signal(repository):
         assert board[model]["val"]["log_loss"] < board["prior"]["val"]["log_loss"]
 
 
+def test_the_ensembles_are_rows_like_any_other_and_every_trial_is_counted(repository):
+    board = json.loads((repository.root / "experiments/report/leaderboard.json").read_text())
+    assert {row["model"] for row in board["horizons"]["h5"]} == {*MODELS, "ensemble", "stack"}
+    trials = json.loads((repository.root / "experiments/report/overfitting.json").read_text())["trials"]
+    assert trials["tuning"] == 3
+    assert trials["total"] == len(MODELS) + 2 + 3
+
+
+def test_adopting_a_study_trains_that_cell_alone(edited):
+    output = edited.run("barcast", "adopt", "tune@logistic-5", "--params")
+    assert "+++ b/params.yaml" in output
+    best = yaml.safe_load((edited.root / "experiments/tune/logistic_h5/best_params.yaml").read_text())
+    adopted = yaml.safe_load((edited.root / "params.yaml").read_text())["model"]["logistic"]
+    assert adopted["h5"] == best["model"]["logistic"]["h5"]
+    shared = {key: adopted[key] for key in adopted["h5"]}
+    assert edited.cells_to_train() == (set() if shared == adopted["h5"] else {"logistic"})
+
+
+def test_a_named_experiment_runs_and_can_be_replaced(edited):
+    (edited.root / "config/experiments/tiny.yaml").write_text("# Tiny.\nmodels: [prior]\nensemble: {stack: []}\n")
+    assert "tiny" in edited.run("barcast", "exp", "list")
+    assert "tiny" in edited.run("barcast", "exp", "tiny")
+    assert "barcast exp tiny --force" in edited.run("barcast", "exp", "tiny", ok=False)
+    assert "Ran experiment" in edited.run("barcast", "exp", "tiny", "--force")
+
+
 def test_metrics_are_few_enough_to_read(repository):
     shown = repository.run("dvc", "metrics", "show")
     assert "h5.best" in shown
@@ -228,19 +257,19 @@ def test_seeds_repeat_the_cells_and_train_none_of_them_again(edited):
     models = ["prior", "xgboost"]
     edited.set(models=models, **{"evaluate.seeds": [1]})
     ran, _ = edited.repro()
-    assert ran == {"spec", "compare", *(f"repeat@{model}-5-1" for model in models)}
+    assert ran == {"spec", "oof@logistic-5", "ensemble@5", "compare", *(f"repeat@{model}-5-1" for model in models)}
     rows = json.loads((edited.root / "experiments/report/leaderboard.json").read_text())["horizons"]["h5"]
     spread = {row["model"]: row["seeds"] for row in rows}
     assert spread["prior"]["sd"] < 1e-12 < spread["xgboost"]["sd"]
     edited.set(**{"evaluate.seeds": []})
-    assert edited.repro()[0] == {"spec", "compare"}
+    assert edited.repro()[0] == {"spec", "ensemble@5", "compare"}
     assert not list((edited.root / "experiments/runs").glob("*/repeats/s1"))
 
 
 def test_an_experiment_runs_only_what_its_override_changes(edited):
     output = edited.run("dvc", "exp", "run", "--name", "deeper", "-S", "model.xgboost.max_depth=5")
     ran = set(re.findall(r"Running stage '([^']+)'", output))
-    assert ran == {"spec", "train@xgboost-5", "evaluate@xgboost-5", "compare"}
+    assert ran == {"spec", "train@xgboost-5", "evaluate@xgboost-5", "ensemble@5", "compare"}
     assert "deeper" in edited.run("dvc", "exp", "show", "--only-changed", "--no-pager")
     diff = edited.run("dvc", "metrics", "diff", "main", "--md").splitlines()
     assert re.match(r"\| Path +\| Metric +\| main +\| workspace +\| Change", diff[0])

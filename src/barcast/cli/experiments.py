@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from barcast.cli._app import app, run_dvc
+from barcast.errors import ConfigError
 from barcast.paths import find_root
 
 LIST = "list"
@@ -19,7 +21,7 @@ LIST = "list"
 def exp(
     name: Annotated[str, typer.Argument(help="A file of config/experiments, or `list`.")],
     queue: Annotated[bool, typer.Option(help="Queue it; `dvc queue start -j 2` runs the queue.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace an experiment of this name.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an experiment of this name.")] = False,
 ) -> None:
     """Run a named experiment: `dvc exp run --name NAME` with its overrides, checked first. `list` shows them all."""
     from barcast.experiments import load_experiment
@@ -29,7 +31,11 @@ def exp(
         _show_all(root)
         return
     experiment = load_experiment(root, name)
-    options = ["--name", name, *(["--queue"] if queue else []), *(["--force"] if force else [])]
+    if _exists(root, name):
+        if not force:
+            raise ConfigError(f"experiment '{name}' is there already; `barcast exp {name} --force` replaces it")
+        run_dvc(root, "exp", "remove", name)  # `dvc exp run --force` would run every stage again
+    options = ["--name", name, *(["--queue"] if queue else [])]
     run_dvc(root, "exp", "run", *options, *(f"-S={item}" for item in experiment.overrides()))
 
 
@@ -43,6 +49,16 @@ def adopt(
 
     change = take_over(find_root(), target, params)
     print(change if change else f"{target}: those values are there already", end="" if change else "\n")
+
+
+def _exists(root: Path, name: str) -> bool:
+    """Whether DVC has an experiment of this name on the commit that is checked out."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    head = git("rev-parse", "--verify", "--quiet", "HEAD")
+    return bool(head and git("rev-parse", "--verify", "--quiet", f"refs/exps/{head[:2]}/{head[2:]}/{name}"))
 
 
 def _show_all(root: Path) -> None:

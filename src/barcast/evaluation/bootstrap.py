@@ -93,6 +93,13 @@ def draw(times: int, length: float, config: BootstrapConfig, seed: int) -> Sampl
     return Sample(Draws(drawn.astype(np.int32)), length, config.level)
 
 
+def upper_quantile(values: Array, level: float) -> float:
+    """The ⌈(B+1)·level⌉-th smallest of B values, which as many new ones stay below as `level` says (Davison and Hinkley
+    1997, *Bootstrap methods and their application*, 5.2); the largest where there are too few."""
+    rank = min(math.ceil((len(values) + 1) * level - 1e-9), len(values))
+    return float(np.partition(values, rank - 1)[rank - 1])
+
+
 def intervals(values: Values, sample: Sample) -> dict[str, Interval]:
     """Each metric with its confidence interval, cut off where the metric ends.
 
@@ -106,7 +113,7 @@ def _interval(name: str, value: float | None, resampled: Array, sample: Sample) 
     known = resampled[np.isfinite(resampled)]
     if value is None or len(known) < _MIN_DEFINED * len(resampled):
         return Interval(value, None, None)
-    half = float(np.quantile(np.abs(known - value), sample.level)) * sample.widening
+    half = upper_quantile(np.abs(known - value), sample.level) * sample.widening
     low, high = _BOUNDS.get(name, _SHARE)
     return Interval(value, max(value - half, float(low)), min(value + half, float(high)))
 
@@ -128,7 +135,7 @@ def _delta(name: str, first: Values, second: Values, sample: Sample) -> Delta:
     known = apart[np.isfinite(apart)]
     if len(known) < _MIN_DEFINED * len(apart):
         return Delta(one - other, None, None, verdict(name, None, None))
-    half = float(np.quantile(np.abs(known - (one - other)), sample.level)) * sample.widening
+    half = upper_quantile(np.abs(known - (one - other)), sample.level) * sample.widening
     low, high = one - other - half, one - other + half
     return Delta(one - other, low, high, verdict(name, low, high))
 
@@ -159,7 +166,7 @@ def joint_spread(values: Array, resampled: Array, sample: Sample) -> Spread:
     if not moving.any():
         return Spread(errors, 0.0)
     largest = (np.abs(resampled - values)[:, moving] / errors[moving]).max(axis=1)
-    return Spread(errors, float(np.quantile(largest, sample.level)) * sample.widening)
+    return Spread(errors, upper_quantile(largest, sample.level) * sample.widening)
 
 
 def resample(models: Sequence[Measured], config: BootstrapConfig, seed: int) -> Sample:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator
 
 from barcast.config import Section
+from barcast.evaluation.metrics import CLASS_NAMES
 from barcast.models.base import CLASSES, EPSILON, Labels, Probabilities
 
 Array = npt.NDArray[np.float64]
@@ -157,7 +158,7 @@ class Stack:
     def to_json(self) -> dict[str, Any]:
         """`weights` by member and `bias` by class."""
         weights = dict(zip(self.members, self.weights.tolist(), strict=True))
-        return {"weights": weights, "bias": dict(zip(("down", "flat", "up"), self.bias.tolist(), strict=True))}
+        return {"weights": weights, "bias": dict(zip(CLASS_NAMES, self.bias.tolist(), strict=True))}
 
 
 def _log(probabilities: Probabilities) -> Array:

@@ -84,7 +84,7 @@ def study_key(spec: dict[str, Any], paths: Paths, horizon: int) -> str:
     """A hash of all that a trial's result depends on; a change of it begins a new study."""
     study = {key: value for key, value in spec["config"]["study"].items() if key not in _EFFORT}
     content = {"config": {**spec["config"], "study": study}, "trials": spec["trials"]}
-    return tracking.input_key(dump_yaml(content), paths, horizon, splits=("train",))
+    return tracking.train_key(dump_yaml(content), paths, horizon)
 
 
 def main(model: str, horizon: str) -> None:

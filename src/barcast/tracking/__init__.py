@@ -10,7 +10,7 @@ slash (`val/log_loss`, `test/sharpe`), so the two never clash and MLflow charts 
 Importing this package imports no MLflow: that costs about two seconds, and only what needs it pays.
 """
 
-from barcast.tracking.cells import Cell, cell_key, cell_on_disk, input_key
+from barcast.tracking.cells import Cell, cell_key, cell_on_disk, train_key
 from barcast.tracking.record import open_run
 from barcast.tracking.store import TrackingError, store_uri
 from barcast.tracking.studies import StudyRun, TrialRecord, open_study, sync_studies
@@ -24,11 +24,11 @@ __all__ = [
     "TrialRecord",
     "cell_key",
     "cell_on_disk",
-    "input_key",
     "log_evaluation",
     "open_run",
     "open_study",
     "store_uri",
     "sync",
     "sync_studies",
+    "train_key",
 ]

@@ -40,21 +40,22 @@ def cell_key(paths: Paths, model: str, horizon: int) -> str:
     spec = paths.spec(cell_name(model, horizon))
     if not spec.is_file():
         raise ConfigError(f"{spec}: no such file; run `dvc repro spec` first")
-    return _input_key(f"spec {_hash(spec)}", paths, horizon, ("train", "val"))
+    return _key(f"spec {_hash(spec)}", paths, _inputs(horizon, ("train", "val")))
 
 
-def input_key(spec: str, paths: Paths, horizon: int, splits: Sequence[str]) -> str:
-    """SHA-256 over the text of a spec and over the window files of some splits at one horizon.
+def train_key(spec: str, paths: Paths, horizon: int) -> str:
+    """SHA-256 over the text of a spec and over the window files of train at one horizon.
 
     Raises:
         DataError: a window file is missing.
     """
-    return _input_key(f"spec {hashlib.sha256(spec.encode()).hexdigest()}", paths, horizon, splits)
+    files = [*_inputs(horizon, ("train",)), "train/clipped.npy"]
+    return _key(f"spec {hashlib.sha256(spec.encode()).hexdigest()}", paths, files)
 
 
-def _input_key(spec: str, paths: Paths, horizon: int, splits: Sequence[str]) -> str:
+def _key(spec: str, paths: Paths, files: Sequence[str]) -> str:
     digest = hashlib.sha256(f"{spec}\n".encode())
-    for name in _inputs(horizon, splits):
+    for name in files:
         path = paths.windows / name
         if not path.is_file():
             raise DataError(f"{path}: no such window file; run `dvc repro window` first")

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import optuna
 import psutil  # type: ignore[import-untyped]
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, TPESampler
@@ -75,27 +76,37 @@ class Ledger:
         )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, wait_seconds: float | None) -> Iterator[None]:
         """Be the only run on a journal, mended where a kill tore its last line; a database needs neither.
 
+        Args:
+            wait_seconds: how long to wait for another process of this machine that is at it; None: until it is done.
+
         Raises:
-            TuningError: another process of this machine is running the study.
+            TuningError: it was still at it then.
         """
         if not isinstance(self.place, Path):
             yield
             return
         self.place.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.place.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise TuningError(f"{self.place}: another process runs this study; wait for it or stop it") from None
+        self._acquire(lock, wait_seconds)
         try:
             _mend(self.place)
             _sweep(self.place.parent, self.name)
             yield
         finally:
             lock.release()
+
+    def _acquire(self, lock: BaseFileLock, wait_seconds: float | None) -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{self.name}: another process runs this study; waiting for it", file=sys.stderr, flush=True)
+            try:
+                lock.acquire(timeout=-1 if wait_seconds is None else wait_seconds)
+            except Timeout:
+                raise TuningError(f"{self.place}: another process runs this study; wait for it or stop it") from None
 
 
 def _mend(journal: Path) -> None:

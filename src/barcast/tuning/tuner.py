@@ -53,6 +53,7 @@ class OptunaModelTuner:
         ledger: the journal file of the study, or a name for it in the database that `settings.storage` names. A study
             that is there already is taken up where it ended. None: a temporary file.
         on_trial: called with each Optuna trial that ends.
+        wait_seconds: how long to wait for another process that runs the same journal; None: until it is done.
 
     Raises:
         ConfigError: the space does not fit the model, or there are more workers than cores.
@@ -73,6 +74,7 @@ class OptunaModelTuner:
         scaler: FoldScaler,
         ledger: Path | None = None,
         on_trial: OnTrial = ignore,
+        wait_seconds: float | None = None,
     ) -> None:
         plain = base_config.model_dump(mode="json") if isinstance(base_config, ModelConfig) else dict(base_config)
         self.model_name = model_name
@@ -86,6 +88,7 @@ class OptunaModelTuner:
         self.scaler = scaler
         self.ledger = ledger
         self.on_trial = on_trial
+        self.wait_seconds = wait_seconds
         if isinstance(search_space, SearchSpace):
             check_space(search_space, plain, model_name, "search space")
 
@@ -93,7 +96,7 @@ class OptunaModelTuner:
         """Run the trials that are still missing and answer the outcome of all."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # its lines would tear the progress bar
         threads = worker_threads(self.config.threads, self.settings.n_jobs)
-        with self._ledger() as ledger, ledger.held():
+        with self._ledger() as ledger, ledger.held(self.wait_seconds):
             folds, missing = self._folds(), self._missing(ledger)
             if missing > 0:
                 with self._scaled_rows(ledger, folds) as rows:

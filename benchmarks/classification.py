@@ -1,0 +1,226 @@
+"""Real time-series classification sets, learnt from plain `[N, L, C]` arrays, beside published accuracies.
+
+    python -m benchmarks.classification [--sets ArrowHead GunPoint] [--models gru lightgbm] [--seeds 0 1 2]
+
+The sets come inside the `aeon` package, train and test as their archive splits them. Channels are standardised by the
+training set, and a quarter of that, drawn by class, is held back for early stopping. Settings are those of params.yaml
+but for `SMALL` and `OWN`. A set of more than three classes is learnt one against
+the rest, a model for each class. The last line is a JSON object: for each set the accuracy on test of each model (mean,
+min and max over the seeds), that of the nearest neighbour by Euclidean distance, and what others have published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from barcast.models.registry import ModelRegistry
+from barcast.params import load_params, resolve_model
+from benchmarks._measure import ROOT, fail, finish, machine, rounded, say
+
+HORIZON = 1
+HELD_BACK = 0.25
+MODELS = ("lstm", "gru", "transformer", "nhits", "tft", "patchtst", "logistic", "xgboost", "lightgbm", "catboost")
+SMALL: dict[str, Any] = {  # what a set of some dozen windows asks for, of each model that has the key
+    "threads": 1,
+    "batch_size": 16,
+    "max_epochs": 200,
+    "patience": 60,
+    "watch_stride": 1,
+    "schedule": "constant",
+    "learning_rate": 0.003,
+    "pooling": "mean",
+    "max_rounds": 200,
+    "colsample": 0.3,
+    "subsample": 1.0,
+    "min_child_samples": 2,
+    "min_child_weight": 0.1,
+    "lags": "all",
+    "C": 0.1,
+}
+RECURRENT = {"learning_rate": 0.01, "bidirectional": True}
+BOOSTED = {"learning_rate": 0.1}
+OWN: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("lstm", "gru"), RECURRENT),
+    **dict.fromkeys(("xgboost", "lightgbm", "catboost"), BOOSTED),
+}
+
+Series = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Accuracies in percent, as printed; `MLP` to `TWIESN` are means of ten runs."""
+
+    source: str
+    accuracy: Mapping[str, float]
+
+
+REVIEW = "Ismail Fawaz et al. 2019, Deep learning for time series classification: a review"
+NAMES = ("MLP", "FCN", "ResNet", "Encoder", "MCDCNN", "Time-CNN", "TWIESN")
+
+
+def review(*accuracy: float) -> Published:
+    return Published(REVIEW, dict(zip(NAMES, accuracy, strict=True)))
+
+
+SETS = {
+    "ArrowHead": review(77.8, 84.3, 84.5, 80.4, 68.5, 72.3, 65.9),
+    "GunPoint": review(92.7, 100.0, 99.1, 93.6, 86.7, 93.2, 96.1),
+    "ItalyPowerDemand": review(95.4, 96.1, 96.3, 96.5, 95.5, 95.5, 88.0),
+    "JapaneseVowels": review(97.6, 99.3, 99.2, 97.6, 94.4, 95.6, 96.5),
+    "BasicMotions": Published(
+        "Bagnall et al. 2018, The UEA multivariate time series classification archive",
+        {"1NN-DTW-I": 100.0, "1NN-DTW-D": 97.5},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Standardised windows `[N, L, C]` and class numbers `[N]` of train and test."""
+
+    X_train: Series
+    y_train: npt.NDArray[np.int64]
+    X_test: Series
+    y_test: npt.NDArray[np.int64]
+
+    @property
+    def classes(self) -> int:
+        return int(self.y_train.max()) + 1
+
+
+def folder() -> Path | None:
+    """Where aeon keeps its sets; the package itself is not imported."""
+    found = importlib.util.find_spec("aeon")
+    return Path(found.submodule_search_locations[0]) / "datasets/data" if found and found.origin else None
+
+
+def read(path: Path) -> tuple[list[Series], list[str]]:
+    """The series `[L, C]` of a `.ts` file and their labels. Channels are parted by colons, the label comes last."""
+    lines = path.read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.strip().lower() == "@data")
+    series, labels = [], []
+    for line in filter(None, lines[start + 1 :]):
+        *channels, label = line.split(":")
+        series.append(np.array([channel.split(",") for channel in channels], np.float64).T)  # [C, L] -> [L, C]
+        labels.append(label.strip())
+    return series, labels
+
+
+def stretched(series: Sequence[Series], length: int) -> Series:
+    """Series of any length on `length` bars `[N, L, C]`, linearly in between."""
+    at = [np.linspace(0, len(each) - 1, length) for each in series]
+    return np.stack(
+        [
+            np.stack([np.interp(x, np.arange(len(each)), channel) for channel in each.T], axis=1)
+            for x, each in zip(at, series, strict=True)
+        ]
+    )
+
+
+def load(name: str, home: Path) -> Task:
+    train, known = read(home / name / f"{name}_TRAIN.ts")
+    test, asked = read(home / name / f"{name}_TEST.ts")
+    length, numbers = max(map(len, train)), sorted(set(known))
+    X_train, X_test = stretched(train, length), stretched(test, length)
+    mean, spread = X_train.mean(axis=(0, 1)), X_train.std(axis=(0, 1))
+    y_train, y_test = (np.array([numbers.index(label) for label in labels]) for labels in (known, asked))
+    return Task((X_train - mean) / spread, y_train, (X_test - mean) / spread, y_test)
+
+
+def held_back(y: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.bool_]:
+    """Which windows are for early stopping: the same share of each class, one at least."""
+    rng, chosen = np.random.default_rng(seed), np.zeros(len(y), bool)
+    for label in np.unique(y):
+        members = np.flatnonzero(y == label)
+        chosen[rng.permutation(members)[: max(1, round(HELD_BACK * len(members)))]] = True
+    return chosen
+
+
+def configure(model: str, seed: int, over: Mapping[str, Any]) -> dict[str, Any]:
+    file = ROOT / "params.yaml"
+    plain = resolve_model(load_params(file), model, HORIZON, file).model_dump()
+    small = {**SMALL, **OWN.get(model, {}), **over}
+    return {**plain, "random_seed": seed, **{key: value for key, value in small.items() if key in plain}}
+
+
+def answer(model: str, task: Task, y: npt.NDArray[np.int64], config: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """Probabilities `[N, 3]` on test of a model fitted on labels −1, 0, 1."""
+    val = held_back(task.y_train, config["random_seed"])
+    one = ModelRegistry.create(model, config, HORIZON, [f"c{n}" for n in range(task.X_train.shape[2])])
+    one.fit(task.X_train[~val], y[~val], task.X_train[val], y[val])
+    return one.predict_proba(task.X_test)
+
+
+def accuracy(model: str, task: Task, seed: int, over: Mapping[str, Any]) -> float:
+    """On test: of one model up to three classes, of one against the rest for each class above."""
+    config = configure(model, seed, over)
+    if task.classes <= 3:
+        found = answer(model, task, task.y_train - 1, config).argmax(axis=1)
+    else:
+        each = [answer(model, task, np.where(task.y_train == k, 1, -1), config)[:, 2] for k in range(task.classes)]
+        found = np.stack(each, axis=1).argmax(axis=1)
+    return float(np.mean(found == task.y_test))
+
+
+def nearest_neighbour(task: Task) -> float:
+    """The archives' own yardstick, with which they publish every set: it shows that the files are read right."""
+    train, test = (X.reshape(len(X), -1) for X in (task.X_train, task.X_test))  # [N, L, C] -> [N, L*C]
+    distance = ((test[:, None] - train[None]) ** 2).sum(axis=2)
+    return float(np.mean(task.y_train[distance.argmin(axis=1)] == task.y_test))
+
+
+def compare(name: str, home: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    task = load(name, home)
+    models = {}
+    for model in asked.models:
+        scores = [
+            accuracy(model, task, seed, {} if asked.epochs is None else {"max_epochs": asked.epochs})
+            for seed in asked.seeds
+        ]
+        models[model] = {
+            "mean": rounded(float(np.mean(scores))),
+            "min": rounded(min(scores)),
+            "max": rounded(max(scores)),
+        }
+        say(f"{name}, {model}: {models[model]}")
+    windows, length, channels = task.X_train.shape
+    shape = {
+        "train": windows,
+        "test": len(task.X_test),
+        "length": length,
+        "channels": channels,
+        "classes": task.classes,
+    }
+    published = {"source": SETS[name].source, "percent": dict(SETS[name].accuracy)}
+    return {**shape, "models": models, "nearest_neighbour": rounded(nearest_neighbour(task)), "published": published}
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    known = [name for name in MODELS if name in ModelRegistry.list_models()]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.classification", description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--models", nargs="+", choices=known, default=known)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="at most so many, or rounds, for a quick look")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    asked, home = options(arguments), folder()
+    if home is None or not home.is_dir():
+        fail("aeon is not installed, and its data sets with it; run `make test` once, or pip install --no-deps aeon")
+    sets = {name: compare(name, home, asked) for name in asked.sets}
+    finish({"sets": sets, "seeds": asked.seeds, "settings": {"all": SMALL, **OWN}, "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()

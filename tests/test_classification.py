@@ -1,0 +1,86 @@
+"""Real time-series classification sets: they are read right, and models reach what others have published of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+
+
+def load(name):
+    from benchmarks import classification
+
+    return classification.load(name, classification.folder())
+
+
+# 1 less the error of the nearest neighbour (ED, w = 0) in the archive's own table (Dau et al. 2019)
+@pytest.mark.parametrize(
+    ("name", "published"), [("ArrowHead", 0.8), ("GunPoint", 0.9133), ("ItalyPowerDemand", 0.9553)]
+)
+def test_the_nearest_neighbour_is_as_good_as_the_archive_says(name, published):
+    from benchmarks.classification import nearest_neighbour
+
+    assert nearest_neighbour(load(name)) == pytest.approx(published, abs=5e-5)
+
+
+# The floor is the lowest published mean of a network that learns at all there, TWIESN's, which is a recurrent one.
+@pytest.mark.parametrize("model", ["gru", "lstm", "lightgbm"])
+def test_italy_power_demand_is_learnt_as_well_as_published(model):
+    from benchmarks.classification import SETS, accuracy
+
+    floor = SETS["ItalyPowerDemand"].accuracy["TWIESN"] / 100
+    quick = {"max_epochs": 60, "bidirectional": False, "pooling": "last"}
+    assert accuracy(model, load("ItalyPowerDemand"), seed=0, over=quick) > floor
+
+
+def test_nine_speakers_are_told_apart_one_against_the_rest():
+    """Plain Japanese vowels, 12 channels: one in nine by chance, 94.4 % the lowest published that learns at all."""
+    from benchmarks.classification import accuracy
+
+    assert accuracy("lightgbm", load("JapaneseVowels"), seed=0, over={}) > 0.9
+
+
+def test_a_file_with_series_of_several_lengths(tmp_path):
+    from benchmarks.classification import read, stretched
+
+    path = tmp_path / "some.ts"
+    path.write_text("# words\n@problemName some\n@classLabel true a b\n@data\n0,1,2:5,5,5:b\n\n4,8:1,3:a\n")
+    series, labels = read(path)
+    assert labels == ["b", "a"]
+    np.testing.assert_array_equal(series[0], [[0, 5], [1, 5], [2, 5]])
+    np.testing.assert_array_equal(stretched(series, 3)[1], [[4, 1], [6, 2], [8, 3]])
+
+
+def test_a_part_of_each_class_is_held_back():
+    from benchmarks.classification import held_back
+
+    y = np.array([0] * 8 + [1] * 4 + [2] * 2)
+    chosen = held_back(y, seed=3)
+    assert np.bincount(y[chosen]).tolist() == [2, 1, 1]
+    assert not np.array_equal(chosen, held_back(y, seed=4))
+
+
+def test_the_benchmark_states_what_was_published(capsys):
+    from benchmarks import classification
+
+    classification.main(["--sets", "GunPoint", "--models", "lightgbm", "--seeds", "0", "1", "--epochs", "20"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["sets"]["GunPoint"]
+    assert (found["train"], found["test"], found["length"], found["channels"]) == (50, 150, 150, 1)
+    assert found["models"]["lightgbm"]["min"] <= found["models"]["lightgbm"]["mean"]
+    assert found["published"]["percent"]["FCN"] == 100.0
+    assert "Ismail Fawaz" in found["published"]["source"]
+
+
+def test_without_aeon_it_says_how_to_get_it(capsys, monkeypatch):
+    from benchmarks import classification
+
+    monkeypatch.setattr(classification, "folder", lambda: None)
+    with pytest.raises(SystemExit):
+        classification.main(["--sets", "GunPoint"])
+    assert "aeon is not installed" in capsys.readouterr().err
