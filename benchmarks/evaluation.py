@@ -113,7 +113,7 @@ def write_sources(paths: Paths, names: Sequence[str]) -> None:
     write_json(paths.splits / "split.json", {"source": "splits", "splits": spans})
     write_json(paths.audit, {"checks": [], "passed": True})
     (paths.root / BARS).write_bytes(b"bars")
-    spec = {"config": {"data": {"path": BARS}}, "code": {}, "libraries": {}}
+    spec = {"config": {"data": {"path": BARS}, "alpha": 0.1}, "code": {}, "libraries": {}}
     cells = [cell_name(name, horizon) for name in names for horizon in HORIZONS]
     paths.specs.mkdir(parents=True)
     for name in ("prepare", "audit", "window", "evaluate", "compare", *cells):

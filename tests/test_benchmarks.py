@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from barcast.models.registry import ModelRegistry
 from conftest import REPOSITORY
 
 TINY = ["--rows", "400", "--features", "4", "--seq-len", "6", "--rounds", "2"]
@@ -263,6 +264,8 @@ def test_all_of_them_write_their_results(tmp_path, monkeypatch, capsys):
 def test_evaluation_times_both_stages(capsys, monkeypatch):
     from benchmarks import evaluation
 
+    ModelRegistry.list_models()
+    monkeypatch.setattr(ModelRegistry, "_models", dict(ModelRegistry._models))  # the stand-ins go with the test
     monkeypatch.setattr(evaluation, "IMPORTS", "import json")
     evaluation.main(["--models", "2", "--rows", "800", "--resamples", "100"])
     found = figures(capsys)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
+from _report_cells import write_sources, write_specs
 from barcast import cli
 from barcast.config import validate
 from barcast.doctor import examine
@@ -46,6 +47,8 @@ def compared(tmp_path, monkeypatch):
     train_stub(paths, "stub", 5, sharpness=1.0)
     for model in ("prior", "stub"):
         evaluate(model, 5, validate(EvaluateConfig, EVALUATE, "evaluate.yaml"), paths)
+    write_specs(paths, ["prior", "stub"], [5])
+    write_sources(paths)
     cells = [{"model": model, "horizon": 5} for model in ("prior", "stub")]
     compare(validate(CompareConfig, COMPARE | {"cells": cells}, "compare.yaml"), paths)
 
@@ -154,5 +157,5 @@ def test_doctor_names_libraries_that_differ_from_the_lock(sound):
 def test_doctor_exits_with_1_while_something_is_to_mend(barcast, sound):
     code, out, _ = barcast("doctor")
     assert code == 1
-    assert "ok    params: 10 cells" in out
+    assert "ok    params: 22 cells" in out
     assert "MEND  lock: " in out

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from _cells import FEATURES, register_stubs, train_prior, train_stub, write_windows
+from _report_cells import write_sources, write_specs
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import DataError
@@ -241,6 +242,8 @@ def test_members_of_other_windows_are_refused(cells, config):
 
 def test_the_rows_are_on_the_leaderboard(cells, config):
     ensemble(5, settings_of(config), cells)
+    write_specs(cells, ["prior", "stub", "dull"], [5])
+    write_sources(cells)
     content = {
         **load_yaml(PARAMS)["compare"],
         "cells": [{"model": model, "horizon": 5} for model in ("prior", "stub", "dull")],

@@ -146,7 +146,7 @@ MODEL_ARTIFACTS = ["model/booster.ubj", "model/model.json"]
 
 
 class TestCellKey:
-    @pytest.mark.parametrize("name", tracking.cells._inputs(5))
+    @pytest.mark.parametrize("name", tracking.cells._inputs(5, ("train", "val")))
     def test_changes_with_every_file_that_training_reads(self, inputs: Paths, name: str) -> None:
         before = tracking.cell_key(inputs, "xgboost", 5)
         write(inputs.windows / name, b"changed")
@@ -161,7 +161,9 @@ class TestCellKey:
 
     def test_ignores_every_other_file(self, inputs: Paths) -> None:
         before = tracking.cell_key(inputs, "xgboost", 5)
-        read = {inputs.windows / name for name in tracking.cells._inputs(5)} | {inputs.spec("xgboost_h5")}
+        read = {inputs.windows / name for name in tracking.cells._inputs(5, ("train", "val"))} | {
+            inputs.spec("xgboost_h5")
+        }
         others = [path for path in inputs.root.rglob("*") if path.is_file() and path not in read]
         assert len(others) == 4 + 1 + 3  # the test split and its labels, the other horizon's labels
         for path in others:
