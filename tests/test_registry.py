@@ -56,7 +56,7 @@ def test_create_gives_an_unfitted_model(registry):
     [
         ("xgbost", r"unknown model 'xgbost'; did you mean 'xgboost'\?"),
         ("gbdt:prior", r"unknown model 'gbdt:prior'"),
-        ("qqqq", r"unknown model 'qqqq'; known models: catboost, lightgbm"),
+        ("qqqq", r"unknown model 'qqqq'; known models: catboost, gru, lightgbm"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(registry, name, message):
