@@ -278,15 +278,15 @@ def test_an_experiment_runs_only_what_its_override_changes(edited):
 
 
 def test_a_change_is_run_told_in_one_comment_and_drawn_by_dvc(edited):
-    edited.set(**{"model.xgboost.max_depth": 2})
+    edited.set(**{"model.xgboost.max_depth": 3})
     output = edited.run(".ci/experiment", "main", "build/experiment")
-    assert set(re.findall(r"Running stage '([^']+)'", output)) >= {"train@xgboost-5", "compare"}
+    assert set(re.findall(r"Running stage '([^']+)'", output)) >= {"spec", "train@xgboost-5", "compare"}
     comment = (edited.root / "build/experiment/comment.md").read_text()
     assert comment.startswith("<!-- barcast -->\n> **dvc.lock is out of date.**")
     assert "### `main` → `workspace`" in comment
     assert "4 cells: 1 trained again, 3 as it was." in comment
     assert re.search(r"\| `xgboost_h5` \| trained again \| \d\.\d+ \| \d\.\d+ \|.*(better|worse|noise)", comment)
-    assert "| parameter | `max_depth` 4 → 2 | xgboost_h5 |" in comment
+    assert "| parameter | `max_depth` 4 → 3 | xgboost_h5 |" in comment
     picture = edited.root / "build/experiment/leaderboard.png"
     assert picture.exists() == bool(shutil.which("chromium") or shutil.which("google-chrome"))
     edited.run("dvc", "plots", "diff", "main", "--out", "build/plots")
