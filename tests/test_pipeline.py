@@ -284,7 +284,8 @@ def test_a_change_is_run_told_in_one_comment_and_drawn_by_dvc(edited):
     comment = (edited.root / "build/experiment/comment.md").read_text()
     assert comment.startswith("<!-- barcast -->\n> **dvc.lock is out of date.**")
     assert "### `main` → `workspace`" in comment
-    assert "4 cells: 1 trained again, 3 as it was." in comment
+    # the ensemble and the stack are evaluated again: one has a new member
+    assert "6 cells: 1 trained again, 2 evaluated again, 3 as it was." in comment
     assert re.search(r"\| `xgboost_h5` \| trained again \| \d\.\d+ \| \d\.\d+ \|.*(better|worse|noise)", comment)
     assert "| parameter | `max_depth` 4 → 3 | xgboost_h5 |" in comment
     picture = edited.root / "build/experiment/leaderboard.png"
