@@ -103,7 +103,7 @@ def holds_truth(val: pd.DataFrame, test: pd.DataFrame, score: Score, purge: int)
     """Which test windows' sets hold their label."""
     parts, p, y = validation_parts(val, 0.4, purge), val[PROBABILITY_COLUMNS].to_numpy(), val["label"].to_numpy()
     fitted, ranked = parts == CALIBRATION, parts == RANKED
-    judge = Judge(p[ranked], y[ranked], val["datetime"].to_numpy()[ranked], purge)
+    judge = Judge(p[ranked], y[ranked], val["datetime"].to_numpy("datetime64[ns]")[ranked], purge)
     scaling = choose_scaling(["temperature", "vector"], p[fitted], y[fitted], judge).scaling
     sets = ConformalSets.fit(scaling.apply(p)[fitted], y[fitted], score, ALPHA)
     held = sets.sets(scaling.apply(test[PROBABILITY_COLUMNS].to_numpy()))

@@ -176,7 +176,9 @@ class Evaluator:
     def _fit(self, val: Answers, parts: Parts) -> tuple[Postprocess, Choice]:
         config, raw = self.config, val.output.probabilities
         fitted, ranked = parts == CALIBRATION, parts == RANKED
-        judge = Judge(raw[ranked], val.y[ranked], val.bars["datetime"][ranked].to_numpy(), config.purge_bars)
+        judge = Judge(
+            raw[ranked], val.y[ranked], val.bars["datetime"][ranked].to_numpy("datetime64[ns]"), config.purge_bars
+        )
         choice = choose_scaling(config.calibration.methods, raw[fitted], val.y[fitted], judge)
         published = choice.scaling.apply(raw)
         conformal = ConformalSets.fit(published[fitted], val.y[fitted], config.sets, config.alpha)

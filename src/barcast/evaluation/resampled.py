@@ -60,7 +60,7 @@ class Measured:
     @classmethod
     def of(cls, predictions: pd.DataFrame, cost_bps: float, bins: int) -> Measured:
         """From a cell's predictions (docs/evaluation.md, "Files")."""
-        place = np.unique(predictions["datetime"].to_numpy(), return_inverse=True)[1]
+        place = np.unique(predictions["datetime"].to_numpy("datetime64[ns]"), return_inverse=True)[1]
         return cls(
             predictions[PROBABILITY_COLUMNS].to_numpy(np.float64),
             predictions["label"].to_numpy(np.int64),

@@ -32,9 +32,9 @@ def validation_parts(windows: pd.DataFrame, share: float, purge_bars: int) -> Pa
     Raises:
         DataError: one of the two parts would hold no window.
     """
-    times = np.unique(windows["datetime"].to_numpy())
-    cut = times[min(int(share * len(times)), len(times) - 1)]
-    early = (windows["datetime"].to_numpy() < cut).astype(np.bool_)
+    stamps = windows["datetime"].to_numpy("datetime64[ns]")
+    times = np.unique(stamps)
+    early = stamps < times[min(int(share * len(times)), len(times) - 1)]
     order = windows["datetime"][early].groupby(windows["symbol"][early]).rank(method="first", ascending=False)
     parts = np.where(early, CALIBRATION, RANKED)
     parts[np.flatnonzero(early)[order.to_numpy() <= purge_bars]] = PURGED
