@@ -15,7 +15,7 @@ repro: $(STAMP)  ## run the pipeline, then show the leaderboard and say where th
 	barcast leaderboard
 
 test: $(STAMP)  ## the whole test suite
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## style, and types of the public API
 	ruff check .

@@ -14,6 +14,15 @@ for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Each file goes to one worker whole. The longest begins first and keeps one worker; those after it share `trained`.
+FIRST = ["test_pipeline.py", "test_journey.py", "test_serving.py", "test_promote.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files of `FIRST`; the order inside a file stays."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
+
 
 @pytest.fixture(scope="session")
 def committed_params():

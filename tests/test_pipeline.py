@@ -20,8 +20,6 @@ import yaml
 
 from barcast.data.synthetic import synthetic_bars
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS, HORIZON = ["prior", "logistic", "xgboost", "lightgbm"], 5
 TREES, ALL = {"xgboost", "lightgbm"}, set(MODELS)

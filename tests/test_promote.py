@@ -25,8 +25,6 @@ from barcast.serving.registry import promote
 from barcast.serving.versions import CHAMPION, PREVIOUS, Versions
 from barcast.stages.spec import spec
 
-pytestmark = pytest.mark.xdist_group("serving")
-
 CONFIG = BootstrapConfig(level=0.9, resamples=400, block_factor=2.0)
 TIMES = pd.Series(pd.date_range("2020", periods=400, freq="30min", tz="UTC"))
 

@@ -13,8 +13,6 @@ from barcast.evaluation.page.read import read_page
 from barcast.evaluation.page.render import render
 from barcast.paths import Paths
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SWITCHES = [
     "--no-sandbox",

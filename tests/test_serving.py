@@ -1,18 +1,11 @@
 """Raw bars in, answers out: one-shot, streamed from a file, and over HTTP; and what is refused."""
 
-import http.client
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import _served
+from _server import serve
 from barcast import cli
 from barcast.data import bars as bar_rules
 from barcast.data.bars import OHLCV, check_bars, load_bars
@@ -33,8 +27,6 @@ from barcast.serving.candidate import Candidate
 from barcast.serving.predictor import ANSWER, Predictor
 from barcast.serving.registry import promote
 from barcast.serving.stream import predict_file
-
-pytestmark = pytest.mark.xdist_group("serving")
 
 NEEDED, EXACT, SEQ_LEN = 212, 1512, 12
 NETWORKS = {"gru"}
@@ -418,67 +410,10 @@ def test_predict_without_a_champion_says_what_to_do(tmp_path, monkeypatch, capsy
     assert message in capsys.readouterr().err
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """`mlflow models serve` on a loopback port."""
-
-    def __init__(self, root, log):
-        self.port = free_port()
-        tools = str(Path(sys.executable).parent)
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
-        environment |= {
-            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{root}/experiments/mlflow/mlflow.db",
-            "OMP_NUM_THREADS": "1",
-        }
-        command = "mlflow models serve -m models:/barcast-h5@champion --env-manager local"
-        self.process = subprocess.Popen(
-            [*command.split(), "-p", str(self.port)], env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-
-    def wait(self, log_file):
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if self.request("GET", "/ping")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError(log_file.read_text())
-
-    def request(self, method, path, body=None, kind="application/json"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, {"Content-Type": kind})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def ask(self, table, **params):
-        """Status, and the answers as a table or the reason as text."""
-        split = json.loads(table.to_json(orient="split", index=False, date_format="iso", double_precision=15))
-        status, body = self.request("POST", "/invocations", json.dumps({"dataframe_split": split, "params": params}))
-        content = json.loads(body)
-        return status, pd.DataFrame(content["predictions"]) if status == 200 else content["message"]
-
-
 @pytest.fixture(scope="module")
 def server(repository, tmp_path_factory):
-    log_file = tmp_path_factory.mktemp("server") / "log"
-    with log_file.open("w") as log:
-        running = Server(repository.root, log)
-        try:
-            running.wait(log_file)
-            yield running
-        finally:
-            os.killpg(running.process.pid, signal.SIGTERM)
-            running.process.wait()
+    with serve(repository.root, tmp_path_factory.mktemp("server") / "log") as running:
+        yield running
 
 
 def test_the_server_gives_the_right_answers(server, predictors, request_bars):

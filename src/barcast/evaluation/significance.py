@@ -41,9 +41,12 @@ def confidence_set(losses: Mapping[str, Array], sample: Sample, seed: int) -> di
     A model whose p-value is below the set's size is left out; the set then holds the best model with probability
     1 − size or more. Models with the same losses share a p-value.
 
+    The resamples' spread is too small by `sample.widening`, and a set that trusted it would be too narrow. So the
+    mean losses are drawn together by that factor first, which leaves the resamples around them as they are.
+
     Args:
         losses: `[T]` of each model, from the same windows.
-        sample: gives block length and number of resamples.
+        sample: gives block length, number of resamples and the widening.
         seed: of the resamples.
     """
     from arch.bootstrap import MCS
@@ -52,8 +55,10 @@ def confidence_set(losses: Mapping[str, Array], sample: Sample, seed: int) -> di
     names = sorted(set(twins.values()), key=list(losses).index)
     if len(names) == 1:
         return dict.fromkeys(losses, 1.0)
+    table = np.column_stack([losses[name] for name in names])  # [T, models]
+    means = table.mean(axis=0)
     found = MCS(
-        np.column_stack([losses[name] for name in names]),
+        table - (means - means.mean()) * (1 - 1 / sample.widening),
         size=0.5,  # p-values don't depend on it
         reps=len(sample.draws.drawn),
         block_size=round(sample.block_length),
