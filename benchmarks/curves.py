@@ -1,10 +1,11 @@
-"""Learning curves of the networks on the real bars: epochs, thinning of the training windows, and run length.
+"""Learning curves of the networks on the real bars: epochs, thinning of the training windows, run length, channels.
 
     python -m benchmarks.curves [--models gru tft] [--horizon 5] [--strides 8 4 2 1] [--run-lengths 1 8 16 32]
 
 Hyperparameters are those of params.yaml but for what a case varies; early stopping is off, so that curves go on where
-it would have ended them. The last line is a JSON object: for each case the log-loss on every watched validation window
-after each epoch, the best of them, and the seconds of an epoch, validation included.
+it would have ended them. Run lengths are tried with several seeds, since what they cost is less than what a seed does.
+The last line is a JSON object: for each case the log-loss on every watched validation window after each epoch, the best
+of them, and the seconds of an epoch, validation included.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--strides", type=int, nargs="*", default=[8, 4, 2, 1])
     parser.add_argument("--runs", nargs="*", default=["gru", "tft"], help="models that are tried with each run length")
     parser.add_argument("--run-lengths", type=int, nargs="*", default=[1, 8, 16, 32])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="of each run length")
+    parser.add_argument("--channels", nargs="*", default=["mixed", "independent"], help="ways of PatchTST")
+    parser.add_argument("--channel-epochs", type=int, default=3, help="of those, one of which is slow")
     parser.add_argument("--horizon", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--splits", default="data/splits/scaled", help="the splits that windows are cut from")
@@ -67,19 +71,24 @@ def cases(asked: argparse.Namespace, params: Params, folder: Path) -> Iterator[C
             yield f"stride_{stride}", model, windows(stride), {}
     for model in asked.runs:
         for length in asked.run_lengths:
-            yield f"run_length_{length}", model, windows(committed), {"run_length": length}
+            for seed in asked.seeds:
+                changes = {"run_length": length, "random_seed": seed}
+                yield f"run_length_{length}_seed_{seed}", model, windows(committed), changes
+    for way in asked.channels:
+        changes = {"channels": way, "max_epochs": asked.channel_epochs}
+        yield f"channels_{way}", "patchtst", windows(committed), changes
 
 
 def curve(asked: argparse.Namespace, params: Params, model: str, windows: Path, changes: Mapping[str, Any]) -> Any:
     """Train once; the validation log-loss after each epoch, and the seconds of an epoch."""
-    own = {"early_stopping": False, "max_epochs": asked.epochs}
-    config = resolve_model(params, model, asked.horizon, PARAMS).model_dump() | own | dict(changes)
+    own = {"early_stopping": False, "max_epochs": asked.epochs, **changes}
+    config = resolve_model(params, model, asked.horizon, PARAMS).model_dump() | own
     data = TimeSeriesDataset(DatasetConfig(path=str(windows), horizon=asked.horizon))
     train, val = data.split("train"), data.split("val")
     network = ModelRegistry.create(model, config, asked.horizon, data.feature_columns())
     start = time.perf_counter()
     network.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
-    seconds = (time.perf_counter() - start) / asked.epochs
+    seconds = (time.perf_counter() - start) / own["max_epochs"]
     losses = [rounded(entry["val_log_loss"], 5) for entry in network.training_history]
     return {
         "val_log_loss": losses,

@@ -138,11 +138,13 @@ def test_curves_has_one_for_each_case(capsys, tmp_path):
 
     write_splits(synthetic_splits(seed=0, n_rows=(299, 150, 150), n_features=8, symbols=["A"]), tmp_path)
     one = ["--models", "gru", "--strides", "2", "--runs", "gru", "--run-lengths", "4", "--epochs", "2"]
-    curves.main([*one, "--splits", str(tmp_path)])
+    more = ["--seeds", "7", "--channels", "independent", "--channel-epochs", "1"]
+    curves.main([*one, *more, "--splits", str(tmp_path)])
     found = figures(capsys)
-    assert {"epochs", "stride_2", "run_length_4"} <= found.keys()
+    assert {"epochs", "stride_2", "run_length_4_seed_7", "channels_independent"} <= found.keys()
+    assert len(found["channels_independent"]["patchtst"]["val_log_loss"]) == 1
     assert found["stride_2"]["gru"]["train_windows"] == 2 * found["epochs"]["gru"]["train_windows"]
-    assert len(found["run_length_4"]["gru"]["val_log_loss"]) == 2
+    assert len(found["run_length_4_seed_7"]["gru"]["val_log_loss"]) == 2
 
 
 def test_curves_asks_for_the_splits(capsys):
