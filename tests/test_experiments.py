@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from barcast import cli
@@ -60,7 +60,8 @@ LEAVES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(10**9), 10**9),
-    st.floats(-1e6, 1e6).map(lambda number: float(f"{number:.4g}")),  # what a study writes
+    # what a study writes; ruamel.yaml itself rounds subnormal numbers when it writes them a second time
+    st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda number: float(f"{number:.4g}")),
     st.text(st.sampled_from("abz 09_-:,.'\"\\[]{}()=%é"), max_size=12),
     st.lists(
         st.one_of(st.integers(0, 99), st.lists(st.integers(0, 9), max_size=3), st.sampled_from(["all", "2h"])),
@@ -169,6 +170,7 @@ def test_a_new_production_file_is_made(root):
     st.sampled_from(["prior", "logistic", "gru"]),
     st.dictionaries(st.sampled_from(["a", "b", "spans", "lags"]), LEAVES, min_size=1, max_size=4),
 )
+@example("gru", {"a": 1e-05})
 def test_values_are_set_without_touching_anything_else(model, values):
     after = set_values(SMALL, {"model": {model: {"h5": values}}})
     assert yaml.safe_load(after) == merge(yaml.safe_load(SMALL), {"model": {model: {"h5": values}}})

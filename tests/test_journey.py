@@ -18,7 +18,7 @@ from barcast.paths import Paths
 
 
 class User:
-    """Somebody in a repository; every command that is typed must end well."""
+    """Somebody in a repository; every command that is typed must end as expected."""
 
     def __init__(self, paths):
         self.paths = paths
@@ -29,12 +29,12 @@ class User:
             "PYTHONPATH": str(paths.root / "src"),
         }
 
-    def types(self, command):
+    def types(self, command, ok=True):
         done = subprocess.run(
             command.split(), cwd=self.paths.root, env=self.environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done.stdout if ok else done.stderr
 
     def commits(self, message):
         _served.commit(self.paths.root, message)
@@ -56,6 +56,9 @@ def test_from_a_named_experiment_to_answers_and_back(user, tmp_path):
     assert "Ran experiment(s): quick" in user.types("barcast exp quick")
     board = read_json(user.paths.report / "leaderboard.json")["horizons"]["h5"]
     assert {row["model"] for row in board} == {"prior", "logistic", "lightgbm", "ensemble"}
+    refused = user.types("barcast exp quick", ok=False)
+    assert refused == "error: experiment 'quick' is there already; `barcast exp quick --force` replaces it\n"
+    assert "Ran experiment(s): quick" in user.types("barcast exp quick --force")
 
     # A cell is tuned, and what was found is taken over.
     _served.change(

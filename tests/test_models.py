@@ -38,7 +38,7 @@ SMALL = {
 }
 SMALL_NETWORK = {
     "learning_rate": 0.005,
-    "max_epochs": 20,
+    "max_epochs": 12,
     "batch_size": 32,
     "hidden_size": 16,
     "d_model": 16,

@@ -164,7 +164,7 @@ def test_a_killed_cell_ends_in_the_same_files_as_an_unbroken_one(tmp_path):
         paths[case] = Paths(root)
         write_windows(paths[case], bars=300)
         paths[case].specs.mkdir(parents=True)
-        content = {"config": config("gru", max_epochs=40, batch_size=4), "libraries": {}}
+        content = {"config": config("gru", max_epochs=20, batch_size=8), "libraries": {}}
         paths[case].spec("gru_h5").write_text(yaml.safe_dump(content))
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "barcast.stages.train", "gru", "5"]

@@ -213,14 +213,6 @@ def test_adopting_a_study_trains_that_cell_alone(edited):
     assert edited.cells_to_train() == (set() if shared == adopted["h5"] else {"logistic"})
 
 
-def test_a_named_experiment_runs_and_can_be_replaced(edited):
-    (edited.root / "config/experiments/tiny.yaml").write_text("# Tiny.\nmodels: [prior]\nensemble: {stack: []}\n")
-    assert "tiny" in edited.run("barcast", "exp", "list")
-    assert "tiny" in edited.run("barcast", "exp", "tiny")
-    assert "barcast exp tiny --force" in edited.run("barcast", "exp", "tiny", ok=False)
-    assert "Ran experiment" in edited.run("barcast", "exp", "tiny", "--force")
-
-
 def test_metrics_are_few_enough_to_read(repository):
     shown = repository.run("dvc", "metrics", "show")
     assert "h5.best" in shown
@@ -401,7 +393,7 @@ def test_a_failed_audit_stops_the_pipeline(edited):
 
 
 def test_queued_experiments_share_the_cache_and_the_store(edited):
-    edited.run("dvc", "exp", "run", "--queue", "-S", "model.xgboost.max_depth=6,7")
+    edited.run("dvc", "exp", "run", "--queue", "-S", "model.xgboost.max_depth=6,7", "train@xgboost-5")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # the workers would keep a pipe open
     subprocess.run(["dvc", "queue", "start", "-j", "2"], cwd=edited.root, env=edited.environment, check=True, **quiet)
     deadline = time.monotonic() + 150

@@ -73,9 +73,12 @@ def _round_trip() -> Any:
     from ruamel.yaml.representer import RoundTripRepresenter
 
     class Representer(RoundTripRepresenter):
-        """Writes `null` where ruamel.yaml would write nothing."""
+        """Writes `null` where ruamel.yaml would write nothing, and 1.0e-05 where a 1e-05 would be read as a text."""
 
     Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+    Representer.add_representer(
+        float, lambda self, value: self.represent_scalar("tag:yaml.org,2002:float", yaml.safe_dump(value).split()[0])
+    )
     writer = YAML()
     writer.Representer = Representer
     writer.width, writer.preserve_quotes = 4096, True
