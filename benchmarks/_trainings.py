@@ -88,9 +88,11 @@ class Loop(Own):
         self.net = self.network()
 
     def train(self, count: int) -> int:
-        from barcast.training.loop import Examples, Watch, fit_network, torch_session
+        from barcast.training.loop import Examples, Watch, fit_network, seeded, torch_session
 
         chosen = self.draw(count, len(self.data.X))
+        length = self.config["run_length"]  # the drawn runs lie apart: the loop's first border must be one of theirs
+        chosen = chosen[length - int(seeded(0, 0).integers(1, length + 1)) :]
         weight = np.ones(len(chosen), np.float32)
         examples = Examples(self.data.X.select(chosen), self.data.y[chosen] + 1, weight)
         watch = Watch(name=self.model, score=lambda: 0.0, patience=None, log=lambda *_: None, folder=None)

@@ -191,7 +191,7 @@ def test_sequence_compares_training(capsys, monkeypatch):
 
     monkeypatch.setattr(sequence, "worker", in_this_process)
     monkeypatch.setitem(sequence.LIMITS, "two_threads", sequence.own("loop"))  # two would stall beside other tests
-    small = ["--rows", "300", "--features", "3", "--seq-len", "6", "--batch", "16", "--rounds", "2", "--batches", "2"]
+    small = ["--rows", "300", "--features", "3", "--seq-len", "6", "--batch", "16", "--rounds", "1", "--batches", "1"]
     sequence.main(["--models", "gru", *small, "--peers", sys.executable])
     found = figures(capsys)["models"]["gru"]
     for key in ("vs_per_item", "vs_qlib", "vs_qlib_cpu", "vs_qlib_fit", "vs_neuralforecast", "vs_per_item_2_workers"):

@@ -37,9 +37,9 @@ SMALL = {
     "min_child_weight": 2.0,
 }
 SMALL_NETWORK = {
-    "learning_rate": 0.005,
+    "learning_rate": 0.01,
     "max_epochs": 12,
-    "batch_size": 32,
+    "batch_size": 64,
     "hidden_size": 16,
     "d_model": 16,
     "d_ff": 32,

@@ -46,6 +46,7 @@ SMALL = {
     "tune.n_trials": 3,
     "tune.folds": {"scheme": "expanding", "count": 2, "first_train": 0.5, "embargo_bars": 2},
     "ensemble.stack": ["logistic"],
+    "compare.resamples": 200,
 }
 
 
