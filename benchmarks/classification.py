@@ -3,10 +3,11 @@
     python -m benchmarks.classification [--sets ArrowHead GunPoint] [--models gru lightgbm] [--seeds 0 1 2]
 
 The sets come inside the `aeon` package, train and test as their archive splits them. Channels are standardised by the
-training set. As in the review whose figures stand beside ours, nothing is held back of so few windows: the epoch with the least
-loss in training is kept. Settings are those of params.yaml but for `SMALL` and `OWN`. A set of more than three classes
-is learnt one against the rest, a model for each class. The last line is a JSON object: for each set the accuracy on test of each model (mean,
-min and max over the seeds), that of the nearest neighbour by Euclidean distance, and what others have published.
+training set. As in the review whose figures stand beside ours, nothing is held back of so few windows: the epoch with
+the least loss in training is kept. Settings are those of params.yaml but for `SMALL` and `OWN`. A set of more than
+three classes is learnt one against the rest, a model for each class. The last line is a JSON object: for each set the
+accuracy on test of each model (mean, min and max over the seeds), that of the nearest neighbour by Euclidean distance,
+and what others have published.
 """
 
 from __future__ import annotations
