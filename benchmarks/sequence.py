@@ -81,6 +81,7 @@ PEERS = {
     "nhits": [NEURALFORECAST],
     "tft": [FORECASTING],
 }
+BATCHES = {"nhits": 40, "patchtst": 40}  # whose steps are so short that beginning a turn would count; of the others, 8
 WIDE = {"transformer": {"d_ff": 2048}}  # the width that qlib's Transformer can't change, in the heat against it
 
 
@@ -94,7 +95,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1, help="more stall where anything else holds a core")
     parser.add_argument("--rounds", type=int, default=9, help="how often each is measured, all in turn")
-    parser.add_argument("--batches", type=int, default=8, help="how many each trains on at a turn")
+    parser.add_argument("--batches", type=int, help="how many each trains on at a turn; default: 8, or 40 short ones")
     parser.add_argument("--peers", default="build/peers/bin/python", help="the peers' Python")
     parser.add_argument("--no-peers", action="store_true", help="the loop and its limits alone")
     parser.add_argument("--compile", action="store_true", help="the loop with torch.compile too, which takes minutes")
@@ -119,12 +120,13 @@ def command(entry: Entry, model: str, asked: argparse.Namespace, folder: Path, s
 def heat(entries: Mapping[str, Entry], model: str, asked: argparse.Namespace, folder: Path, wide: bool) -> Figures:
     """Build each, then let them take turns; rates, ratios and memory of each."""
     shared = WIDE.get(model, {}) if wide else {}
+    batches = asked.batches or BATCHES.get(model, 8)
     with ExitStack() as stack:
         workers, facts, counts = {}, {}, {}
         for name, entry in entries.items():
             ask = workers[name] = stack.enter_context(worker(command(entry, model, asked, folder, shared)))
             facts[name] = ask(do="build")
-            counts[name] = asked.batch * (entry.batches or asked.batches)
+            counts[name] = asked.batch * (entry.batches or batches)
             ask(do="turn", count=2 * asked.batch)  # the first steps pay for buffers
         turns: dict[str, list[Figures]] = {name: [] for name in workers}
         for _ in range(asked.rounds):

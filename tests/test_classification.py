@@ -57,15 +57,6 @@ def test_a_file_with_series_of_several_lengths(tmp_path):
     np.testing.assert_array_equal(stretched(series, 3)[1], [[4, 1], [6, 2], [8, 3]])
 
 
-def test_a_part_of_each_class_is_held_back():
-    from benchmarks.classification import held_back
-
-    y = np.array([0] * 8 + [1] * 4 + [2] * 2)
-    chosen = held_back(y, seed=3)
-    assert np.bincount(y[chosen]).tolist() == [2, 1, 1]
-    assert not np.array_equal(chosen, held_back(y, seed=4))
-
-
 def test_the_benchmark_states_what_was_published(capsys):
     from benchmarks import classification
 
