@@ -318,8 +318,9 @@ def test_intervals_sets_and_verdicts_keep_their_word(capsys):
             assert figure["share"] >= figure["nominal"] - 1.5 * figure["binomial_error"], (horizon, name)
         for figure in found["sets"][horizon].values():
             assert abs(figure["share"] - figure["nominal"]) <= 1.5 * figure["binomial_error"]
-        figure = found["false_discoveries"][horizon]["verdicts"]
-        assert figure["share"] <= figure["nominal"] + 1.5 * figure["binomial_error"]
+        for name in ("verdicts", "confidence_set"):
+            figure = found["false_discoveries"][horizon][name]
+            assert figure["share"] <= figure["nominal"] + 1.5 * figure["binomial_error"], (horizon, name)
         powers = [point["called_better"] for point in found["power"][horizon]]
         assert powers == sorted(powers)
         assert powers[-1] > 0.9

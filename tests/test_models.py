@@ -484,3 +484,20 @@ def test_the_prior_is_the_smoothed_weighted_frequency():
     counts = np.array([WEIGHT[label == TRAIN_Y].sum() for label in CLASSES], np.float64)
     counts *= len(WEIGHT) / counts.sum()
     np.testing.assert_allclose(model.predict_proba(VAL_X[:1])[0], (counts + 1) / (len(WEIGHT) + 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_trees_that_found_nothing_to_split_are_trees_too(early_stopping, tmp_path):
+    """CatBoost makes them where the columns that it drew tell nothing."""
+    X = np.zeros_like(TRAIN_X[:])
+    X[:, -1, 0] = np.arange(len(X)) % 2
+    y = np.where(X[:, -1, 0] > 0, TRAIN_Y, 0)
+    model = create("catboost", lags="all", colsample=0.05, early_stopping=early_stopping, patience=3)
+    losses = [entry["val_log_loss"] for entry in fit(model, (X, y, WEIGHT), (X, y)).training_history]
+    kept = min(losses) if early_stopping else losses[-1]
+    answers = model.predict_proba(X)
+    assert log_loss(answers, y) == pytest.approx(kept, abs=1e-6)
+    assert not np.allclose(answers[0], answers[1])
+    model.save(tmp_path)
+    again = create("catboost", lags="all").load(tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(X), answers)

@@ -66,7 +66,7 @@ class CatBoostModel(BoosterModel):
         booster.fit(pools[0], eval_set=pools[1], use_best_model=False, callbacks=[report])
         if report.error:
             raise report.error
-        booster.shrink(watch.kept)
+        booster = _first(booster, watch.kept)
         metadata = booster.get_metadata()
         for key in _VOLATILE:
             del metadata[key]
@@ -147,15 +147,9 @@ class LeanTrees:
     @classmethod
     def of(cls, booster: Any) -> LeanTrees:
         """Rewrite a fitted booster by way of its JSON form."""
-        import catboost
-
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "booster.json"
-            booster.save_model(str(file), format="json")
-            content = read_json(file)
-            columns = _keep_used(content)
-            write_json(file, content)
-            return cls(catboost.CatBoost().load_model(str(file), format="json"), columns)
+        content = _to_json(booster)
+        columns = _keep_used(content)
+        return cls(_from_json(content), columns)
 
     def answer(self, block: FloatArray, threads: int) -> npt.NDArray[np.floating]:
         """`[n, C] -> [n, m]`."""
@@ -163,6 +157,32 @@ class LeanTrees:
             block[:, self.columns], prediction_type="Probability", thread_count=threads
         )
         return answer
+
+
+def _first(booster: Any, count: int) -> Any:
+    """A booster's first `count` trees. CatBoost's own `shrink` miscounts where a tree found nothing to split."""
+    content = _to_json(booster)
+    if all(tree["splits"] for tree in content["oblivious_trees"]):
+        booster.shrink(count)
+        return booster
+    del content["oblivious_trees"][count:]
+    return _from_json(content)
+
+
+def _to_json(booster: Any) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "booster.json"
+        booster.save_model(str(file), format="json")
+        return read_json(file)
+
+
+def _from_json(content: dict[str, Any]) -> Any:
+    import catboost
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "booster.json"
+        write_json(file, content)
+        return catboost.CatBoost().load_model(str(file), format="json")
 
 
 def _keep_used(content: dict[str, Any]) -> IntArray:
@@ -174,7 +194,7 @@ def _keep_used(content: dict[str, Any]) -> IntArray:
     for place, feature in enumerate(used):
         feature |= {"feature_index": place, "flat_feature_index": place, "feature_id": str(place)}
     for tree in content["oblivious_trees"]:
-        for split in tree["splits"]:
+        for split in tree["splits"] or []:  # null where a tree found nothing to split
             split["float_feature_index"] = places[split["float_feature_index"]]
     content["features_info"]["float_features"] = used
     return columns
