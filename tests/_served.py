@@ -1,5 +1,6 @@
 """A tiny repository whose cells are trained and whose lock is up to date, made in this process to save the imports."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,14 @@ def run_stages(paths):
         evaluate(model, HORIZON, config("evaluate", EvaluateConfig), paths)
     ensemble(HORIZON, config(f"ensembles_h{HORIZON}", EnsembleConfig), paths)
     compare(config("compare", CompareConfig), paths)
+
+
+def shell(**more):
+    """A user's environment: this one's tools first, nothing set for DVC, MLflow or pytest, and what is asked for."""
+    foreign = ("COV_", "DVC_", "MLFLOW_", "PYTEST_", "PYTHONPATH")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
 def git(root, *arguments):

@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pandas as pd
+
+from _served import shell
 
 
 def free_port():
@@ -25,13 +25,7 @@ class Server:
 
     def __init__(self, root, log):
         self.port = free_port()
-        tools = str(Path(sys.executable).parent)
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
-        environment |= {
-            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{root}/experiments/mlflow/mlflow.db",
-            "OMP_NUM_THREADS": "1",
-        }
+        environment = shell(MLFLOW_TRACKING_URI=f"sqlite:///{root}/experiments/mlflow/mlflow.db")
         command = "mlflow models serve -m models:/barcast-h5@champion --env-manager local"
         self.process = subprocess.Popen(
             [*command.split(), "-p", str(self.port)], env=environment, stdout=log, stderr=log, start_new_session=True

@@ -1,11 +1,8 @@
 """The way from a named experiment to answers, as a user walks it: every command by its name, on tiny bars."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,12 +19,7 @@ class User:
 
     def __init__(self, paths):
         self.paths = paths
-        tools = str(Path(sys.executable).parent)
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "PYTEST_"))},
-            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(paths.root / "src"),
-        }
+        self.environment = _served.shell(PYTHONPATH=str(paths.root / "src"))
 
     def types(self, command, ok=True):
         done = subprocess.run(

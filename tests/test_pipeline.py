@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import _served
 from barcast.data.synthetic import synthetic_bars
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -55,18 +55,8 @@ class Repository:
 
     def __init__(self, root):
         self.root = root
-        tools = str(Path(sys.executable).parent)
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "PYTEST_", "COV_"))},
-            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "src"),
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "120",
-            "GIT_AUTHOR_NAME": "t",
-            "GIT_AUTHOR_EMAIL": "t@t",
-            "GIT_COMMITTER_NAME": "t",
-            "GIT_COMMITTER_EMAIL": "t@t",
-        }
+        who = {f"GIT_{role}_{key}": "t" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+        self.environment = _served.shell(PYTHONPATH=str(root / "src"), COLUMNS="120", **who)
 
     def run(self, *command, ok=True):
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
@@ -90,15 +80,7 @@ class Repository:
         return (self.root / "dvc.lock").read_bytes()
 
     def set(self, **changes):
-        path = self.root / "params.yaml"
-        content = yaml.safe_load(path.read_text())
-        for key, value in changes.items():
-            *parents, last = key.split(".")
-            level = content
-            for part in parents:
-                level = level.setdefault(part, {})
-            level[last] = value
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        _served.change(self.root, changes)
 
     def edit(self, name, old, new):
         path = self.root / "src/barcast" / name
