@@ -30,6 +30,7 @@ class Training(Base):
         super().__init__(folder, split)
         self.model, self.config, self.workers = settings["model"], settings["config"], settings["workers"]
         self.batch = self.config["batch_size"]
+        self.at_once = self.config["micro_batch"] or self.batch
         self.watch = Stopwatch()
         self.rng = np.random.default_rng(0)
 
@@ -103,7 +104,7 @@ class Loop(Own):
 
 
 class Bare(Own):
-    """The limit: forward, loss, backward and optimiser on one batch that never changes."""
+    """The limit: forward, loss, backward and optimiser on one batch that never changes, in its micro-batches."""
 
     def build(self) -> None:
         import torch
@@ -115,30 +116,32 @@ class Bare(Own):
         self.net = self.network()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.config["learning_rate"], fused=True)
         chosen = self.draw(self.batch, len(self.data.X))
-        self.x, self.y = torch.from_numpy(self.data.X[chosen]), torch.from_numpy(self.data.y[chosen] + 1)
-        self.shared = None
-        if self.config["run_length"] > 1 and isinstance(self.net, RowEncoder):
-            self.shared = WindowSource(self.data.X, torch.device("cpu")).shared_rows(chosen)
+        self.size = len(chosen)
+        pieces = np.array_split(chosen, -(-len(chosen) // self.at_once))
+        self.y = [torch.from_numpy(self.data.y[piece] + 1) for piece in pieces]
+        self.shared = self.config["run_length"] > 1 and isinstance(self.net, RowEncoder)
+        if self.shared:
+            source = WindowSource(self.data.X, torch.device("cpu"))
+            self.x = [source.shared_rows(piece) for piece in pieces]
+        else:
+            self.x = [torch.from_numpy(self.data.X[piece]) for piece in pieces]
 
     def train(self, count: int) -> int:
         from barcast.training.loop import torch_session
 
-        steps = -(-count // len(self.x))
+        steps = -(-count // self.size)
         with torch_session(self.owner.config, self.owner.config.threads), self.watch:
             for _ in range(steps):
                 self.step()
-        return steps * len(self.x)
+        return steps * self.size
 
     def step(self) -> None:
         from torch.nn import functional
 
-        if self.shared is None:
-            logits = self.net(self.x)
-        else:
-            logits = self.net.forward_encoded(self.net.encode_rows(self.shared.rows)[self.shared.place])
-        loss = functional.cross_entropy(logits, self.y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for x, y in zip(self.x, self.y, strict=True):
+            logits = self.net.forward_encoded(self.net.encode_rows(x.rows)[x.place]) if self.shared else self.net(x)
+            (functional.cross_entropy(logits, y, reduction="sum") / self.size).backward()
         self.optimizer.step()
 
 
@@ -163,16 +166,18 @@ class PerItem(Own):
 
         self.order.positions = self.draw(count, len(self.data.X))
         with torch_session(self.owner.config, self.owner.config.threads), self.watch:
-            for x, y, weight in self.loader:
-                self.step(x, y, weight)
+            for batch in self.loader:
+                self.step(*batch)
         return len(self.order)
 
-    def step(self, x: Any, y: Any, weight: Any) -> None:
+    def step(self, *batch: Any) -> None:
+        """`batch` is X, y and weight."""
         from torch import nn
 
-        loss = (nn.functional.cross_entropy(self.net(x), y, reduction="none") * weight).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for x, y, weight in zip(*(part.split(self.at_once) for part in batch), strict=True):
+            loss = nn.functional.cross_entropy(self.net(x), y, reduction="none") * weight
+            (loss.sum() / len(batch[0])).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), self.config["clip_norm"])
         self.optimizer.step()
 

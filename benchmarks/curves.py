@@ -1,9 +1,10 @@
-"""Learning curves of the networks on the real bars: epochs, thinning of the training windows, run length, channels.
+"""Learning curves of the networks on the real bars: epochs, thinned training windows, run length, sizes, channels.
 
     python -m benchmarks.curves [--models gru tft] [--horizon 5] [--strides 8 4 2 1] [--run-lengths 1 8 16 32]
+        [--sized lstm] [--size-horizons 5 20]
 
 Hyperparameters are those of params.yaml but for what a case varies; early stopping is off, so that curves go on where
-it would have ended them. Run lengths are tried with several seeds, since what they cost is less than what a seed does.
+it would have ended them. Run lengths and sizes are tried with several seeds: they weigh less than a seed does.
 The last line is a JSON object: for each case the log-loss on every watched validation window after each epoch, the best
 of them, and the seconds of an epoch, validation included.
 """
@@ -28,7 +29,39 @@ from benchmarks._measure import ROOT, fail, finish, machine, rounded, say
 PARAMS = ROOT / "params.yaml"
 NETWORKS = ("lstm", "gru", "transformer", "nhits", "tft", "patchtst")
 
-Case = tuple[str, str, Path, Mapping[str, Any]]  # group, model, windows, changes
+Size = Mapping[str, int]
+RECURRENT: tuple[Size, ...] = (
+    {"hidden_size": 32},
+    {"hidden_size": 64},
+    {"hidden_size": 128},
+    {"hidden_size": 64, "layers": 2},
+    {"hidden_size": 64, "embed_size": 0},
+    {"hidden_size": 64, "embed_size": 16},
+)
+ATTENTION: tuple[Size, ...] = (
+    {"d_model": 16, "d_ff": 32},
+    {"d_model": 32, "d_ff": 64},
+    {"d_model": 64, "d_ff": 128},
+    {"d_model": 32, "d_ff": 64, "layers": 1},
+    {"d_model": 32, "d_ff": 64, "layers": 4},
+)
+SIZES: dict[str, tuple[Size, ...]] = {
+    "lstm": RECURRENT,
+    "gru": RECURRENT,
+    "transformer": (*ATTENTION, {"d_model": 32, "d_ff": 64, "heads": 4}),
+    "nhits": (
+        {"hidden_size": 32},
+        {"hidden_size": 64},
+        {"hidden_size": 128},
+        {"hidden_size": 256},
+        {"hidden_size": 128, "layers": 1},
+        {"hidden_size": 128, "layers": 4},
+    ),
+    "tft": ({"hidden_size": 8}, {"hidden_size": 16}, {"hidden_size": 32}),
+    "patchtst": ATTENTION,
+}
+
+Case = tuple[str, str, Path, Mapping[str, Any]]  # group, model, windows, changes (of `horizon` too)
 Curves = dict[str, dict[str, Any]]
 
 
@@ -39,7 +72,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--strides", type=int, nargs="*", default=[8, 4, 2, 1])
     parser.add_argument("--runs", nargs="*", default=["gru", "tft"], help="models that are tried with each run length")
     parser.add_argument("--run-lengths", type=int, nargs="*", default=[1, 8, 16, 32])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2], help="of each run length")
+    parser.add_argument("--sized", nargs="*", default=list(SIZES), help="models that are tried at each size")
+    parser.add_argument("--size-horizons", type=int, nargs="*", default=[5, 20])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2], help="of each run length and size")
     parser.add_argument("--channels", nargs="*", default=["mixed", "independent"], help="ways of PatchTST")
     parser.add_argument("--channel-epochs", type=int, default=3, help="of those, one of which is slow")
     parser.add_argument("--horizon", type=int, default=5)
@@ -48,20 +83,20 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def thinned(splits: Path, params: Params, horizon: int, stride: int, folder: Path) -> Path:
+def thinned(splits: Path, params: Params, stride: int, folder: Path) -> Path:
     """The window files with every `stride`-th training window."""
     paths = Paths(folder / f"stride{stride}")
     if not paths.windows.exists():
         paths.splits.parent.mkdir(parents=True)
         paths.splits.symlink_to(splits)
         window = params.window.model_dump() | {"train_stride": stride}
-        write_windows(validate(WindowStageConfig, {"horizons": [horizon], "window": window}, "curves"), paths)
+        write_windows(validate(WindowStageConfig, {"horizons": params.horizons, "window": window}, "curves"), paths)
     return paths.windows
 
 
 def cases(asked: argparse.Namespace, params: Params, folder: Path) -> Iterator[Case]:
     def windows(stride: int) -> Path:
-        return thinned((ROOT / asked.splits).resolve(), params, asked.horizon, stride, folder)
+        return thinned((ROOT / asked.splits).resolve(), params, stride, folder)
 
     committed = params.window.train_stride
     for model in asked.models:
@@ -74,6 +109,13 @@ def cases(asked: argparse.Namespace, params: Params, folder: Path) -> Iterator[C
             for seed in asked.seeds:
                 changes = {"run_length": length, "random_seed": seed}
                 yield f"run_length_{length}_seed_{seed}", model, windows(committed), changes
+    for model in asked.sized:
+        for size in SIZES[model]:
+            for horizon in asked.size_horizons:
+                for seed in asked.seeds:
+                    name = "_".join(f"{key}_{value}" for key, value in size.items())
+                    changes = {**size, "horizon": horizon, "random_seed": seed}
+                    yield f"size_{name}_h{horizon}_seed_{seed}", model, windows(committed), changes
     for way in asked.channels:
         changes = {"channels": way, "max_epochs": asked.channel_epochs}
         yield f"channels_{way}", "patchtst", windows(committed), changes
@@ -81,11 +123,12 @@ def cases(asked: argparse.Namespace, params: Params, folder: Path) -> Iterator[C
 
 def curve(asked: argparse.Namespace, params: Params, model: str, windows: Path, changes: Mapping[str, Any]) -> Any:
     """Train once; the validation log-loss after each epoch, and the seconds of an epoch."""
-    own = {"early_stopping": False, "max_epochs": asked.epochs, **changes}
-    config = resolve_model(params, model, asked.horizon, PARAMS).model_dump() | own
-    data = TimeSeriesDataset(DatasetConfig(path=str(windows), horizon=asked.horizon))
+    own = {"horizon": asked.horizon, "early_stopping": False, "max_epochs": asked.epochs, **changes}
+    horizon = own["horizon"]
+    config = resolve_model(params, model, horizon, PARAMS).model_dump() | own
+    data = TimeSeriesDataset(DatasetConfig(path=str(windows), horizon=horizon))
     train, val = data.split("train"), data.split("val")
-    network = ModelRegistry.create(model, config, asked.horizon, data.feature_columns())
+    network = ModelRegistry.create(model, config, horizon, data.feature_columns())
     start = time.perf_counter()
     network.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
     seconds = (time.perf_counter() - start) / own["max_epochs"]

@@ -39,6 +39,24 @@ def test_italy_power_demand_is_learnt_as_well_as_published(model):
     assert accuracy(model, load("ItalyPowerDemand"), seed=0, over=quick) > floor
 
 
+@pytest.mark.parametrize("model", ["gru", "lstm"])
+def test_gun_point_is_learnt_as_well_as_published_in_bars_of_several_samples(model):
+    from benchmarks.classification import SETS, accuracy
+
+    known = SETS["GunPoint"]
+    task = load("GunPoint").in_bars(known.samples)
+    assert accuracy(model, task, seed=0, over={"max_epochs": 150}) > min(known.accuracy.values()) / 100
+
+
+def test_bars_of_several_samples():
+    from benchmarks.classification import Task
+
+    X, y = np.arange(20.0).reshape(2, 5, 2), np.zeros(2, int)
+    seen = Task(X, y, X[1:], y[1:]).in_bars(2)
+    np.testing.assert_array_equal(seen.X_train[0], [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 9]])
+    np.testing.assert_array_equal(seen.X_test[0], [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 18, 19]])
+
+
 def test_nine_speakers_are_told_apart_one_against_the_rest():
     """Plain Japanese vowels, 12 channels: one in nine by chance, 94.4 % the lowest published that learns at all."""
     from benchmarks.classification import accuracy

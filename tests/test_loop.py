@@ -32,6 +32,7 @@ LENGTH, WIDTH = 6, 3
 SETTINGS = {
     "max_epochs": 4,
     "batch_size": 16,
+    "micro_batch": 0,
     "run_length": 1,
     "learning_rate": 0.01,
     "weight_decay": 0.0,
@@ -60,12 +61,12 @@ def make(count=120, seed=0):
 
 def small_network(seed=1):
     torch.manual_seed(seed)
-    return Recurrent("gru", WIDTH, 8, 1, 0.3, False, "last")
+    return Recurrent("gru", WIDTH, 5, 8, 1, 0.3, False, "last")
 
 
 def small_transformer():
     torch.manual_seed(2)
-    return Transformer(LENGTH, WIDTH, 8, 1, 2, 16, 0.0, "learned", False, "mean")
+    return Transformer(LENGTH, WIDTH, 8, 1, 2, 16, 0.0, 0.0, "learned", False, "mean")
 
 
 def fit(network, examples=None, log=None, folder=None, patience=None, score=None, **changes):
@@ -250,6 +251,33 @@ def test_weights_of_windows_and_classes_are_weights_of_the_loss():
     np.testing.assert_allclose(*results, atol=1e-5)
 
 
+@pytest.mark.parametrize("run_length", [1, 4])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_gradients_of_micro_batches_add_up_to_the_batchs(run_length, smoothing):
+    """Batches of 40 in parts of 16 at most, of windows that weigh differently: the same weights but for rounding."""
+    examples = make()
+    weighed = Examples(examples.X, examples.y, np.where(examples.y == 0, 2.0, 0.5).astype(np.float32))
+    results, losses = [], []
+    for micro_batch in (0, 16, 1):
+        network = small_network()
+        network.drop.p = 0.0
+        changes = {"batch_size": 40, "run_length": run_length, "label_smoothing": smoothing, "micro_batch": micro_batch}
+        losses.append([entry["train_log_loss"] for entry in fit(network, weighed, **changes)])
+        results.append(predict_logits(network, examples.X, settings(), CPU))
+    for other in (1, 2):
+        np.testing.assert_allclose(results[other], results[0], atol=1e-4)
+        np.testing.assert_allclose(losses[other], losses[0], atol=1e-5)
+    assert abs(results[0]).max() > 0.1
+
+
+def test_no_more_windows_than_a_micro_batch_go_through_the_network_at_once():
+    network, sizes = small_network(), []
+    network.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    fit(network, max_epochs=1, batch_size=50, micro_batch=7, score=lambda: 1.0)
+    assert sum(sizes) == 120
+    assert max(sizes) <= 7
+
+
 def test_balanced_classes_raise_the_rare_one():
     examples = make(400)
     rare = np.flatnonzero(examples.y == 2)[:12]
@@ -304,12 +332,13 @@ def test_epochs_are_seeded_apart():
     assert draws[0] == draws[2] != draws[1]
 
 
+@pytest.mark.parametrize("embed_size", [0, 4])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_what_a_network_is_in_numbers(cell):
-    gates = {"lstm": 4, "gru": 3}[cell]
-    facts = describe(Recurrent(cell, 5, 7, 1, 0.0, False, "last"), seq_len=9, width=5)
-    assert facts["parameters"] == gates * 7 * (5 + 7 + 2) + 7 * 3 + 3
-    assert facts["flops_per_window"] == 2 * (9 * gates * 7 * (5 + 7) + 7 * 3)
+def test_what_a_network_is_in_numbers(cell, embed_size):
+    gates, read = {"lstm": 4, "gru": 3}[cell], embed_size or 5
+    facts = describe(Recurrent(cell, 5, embed_size, 7, 1, 0.0, False, "last"), seq_len=9, width=5)
+    assert facts["parameters"] == 6 * embed_size + gates * 7 * (read + 7 + 2) + 7 * 3 + 3
+    assert facts["flops_per_window"] == 2 * (9 * (5 * embed_size + gates * 7 * (read + 7)) + 7 * 3)
     assert facts["receptive_field"] == 9
 
 

@@ -40,6 +40,7 @@ SMALL_NETWORK = {
     "learning_rate": 0.01,
     "max_epochs": 12,
     "batch_size": 64,
+    "embed_size": 8,
     "hidden_size": 16,
     "d_model": 16,
     "d_ff": 32,

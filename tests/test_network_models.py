@@ -33,6 +33,7 @@ SMALL = {
     "watch_stride": 1,
     "dropout": 0.0,
     "weight_decay": 0.0,
+    "embed_size": 8,
     "hidden_size": 16,
     "d_model": 16,
     "d_ff": 32,

@@ -18,6 +18,7 @@ from barcast.networks.dropout import Dropout, with_cheap_dropout
 from barcast.networks.nhits import NHITS, BarPool
 from barcast.networks.patchtst import PatchTST
 from barcast.networks.tft import CONSTANTS, TFT, Parts
+from barcast.networks.transformer import Transformer
 from test_network_models import create
 
 HORIZON = 1
@@ -290,6 +291,26 @@ def test_tft_learns_the_same_of_shared_rows_as_of_windows():
         network = TFT(Parts.new(6, 3, 8, 2, 0.0, 0.0))
         logits = network.forward_encoded(network.encode_rows(rows)[place]) if shared else network(rows[place])
         nn.functional.cross_entropy(logits, y).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert gradients[0].abs().max() > 0.01
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_transformers_last_bar_alone_is_what_the_whole_encoder_says_of_it(layers, causal):
+    network = Transformer(7, 3, 8, layers, 2, 16, 0.0, 0.0, "learned", causal, "last")
+    x = torch.randn(5, 7, 3)
+    gradients = []
+    for whole in (False, True):
+        network.zero_grad()
+        if whole:
+            states = network.encoder(network.project(x) + network.positions, network.mask, is_causal=causal)
+            logits = network.head(network.norm(states)[:, -1])
+            torch.testing.assert_close(logits, network(x))
+        else:
+            logits = network(x)
+        logits.square().sum().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
     assert gradients[0].abs().max() > 0.01
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class RecurrentConfig(NetworkConfig):
     """A recurrent network's block in params.yaml. `dropout` is between layers, and before the logits."""
 
+    embed_size: Annotated[int, Field(ge=0)]
     hidden_size: Annotated[int, Field(ge=1)]
     layers: Annotated[int, Field(ge=1)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -26,4 +27,5 @@ def build_recurrent(cell: Literal["lstm", "gru"], config: RecurrentConfig, width
     """An untrained network for `width` features."""
     from barcast.networks.recurrent import Recurrent
 
-    return Recurrent(cell, width, **plain(config, "hidden_size", "layers", "dropout", "bidirectional", "pooling"))
+    fields = ("embed_size", "hidden_size", "layers", "dropout", "bidirectional", "pooling")
+    return Recurrent(cell, width, **plain(config, *fields))

@@ -12,7 +12,7 @@ from barcast.models.registry import ModelRegistry
 if TYPE_CHECKING:
     from torch import nn
 
-_ARCHITECTURE = ("d_model", "layers", "heads", "d_ff", "dropout", "positions", "causal", "pooling")
+_ARCHITECTURE = ("d_model", "layers", "heads", "d_ff", "dropout", "attention_dropout", "positions", "causal", "pooling")
 
 
 class TransformerConfig(NetworkConfig):
@@ -23,6 +23,7 @@ class TransformerConfig(NetworkConfig):
     heads: Annotated[int, Field(ge=1)]
     d_ff: Annotated[int, Field(ge=1)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)]
     positions: Literal["learned", "sinusoidal"]
     causal: bool
     pooling: Literal["last", "mean", "attention"]

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from barcast.networks.dropout import with_cheap_dropout
 from barcast.networks.pooling import Pool, Pooling
 
 Positions = Literal["learned", "sinusoidal"]
@@ -25,6 +26,7 @@ class Transformer(nn.Module):
         heads: int,
         d_ff: int,
         dropout: float,
+        attention_dropout: float,
         positions: Positions,
         causal: bool,
         pooling: Pooling,
@@ -34,12 +36,15 @@ class Transformer(nn.Module):
         table = sinusoids(seq_len, d_model) if positions == "sinusoidal" else 0.02 * torch.randn(seq_len, d_model)
         self.positions = nn.Parameter(table, requires_grad=positions == "learned")
         layer = nn.TransformerEncoderLayer(d_model, heads, d_ff, dropout, "gelu", batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(d_model), enable_nested_tensor=False)
+        layer.self_attn.dropout = attention_dropout  # torch makes one of the two
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(d_model)
         mask = nn.Transformer.generate_square_subsequent_mask(seq_len) if causal else None
         self.register_buffer("mask", mask, persistent=False)
         self.causal = causal
         self.pool = Pool(pooling, d_model)
         self.head = nn.Linear(d_model, 3)
+        with_cheap_dropout(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_encoded(self.encode_rows(x))  # [B, L, F] -> [B, 3]
@@ -51,9 +56,27 @@ class Transformer(nn.Module):
 
     def forward_encoded(self, encoded: Tensor) -> Tensor:
         """`[B, L, D] -> [B, 3]`."""
-        states = self.encoder(encoded + self.positions, mask=self.mask, is_causal=self.causal)  # [B, L, D]
-        logits: Tensor = self.head(self.pool(states))
+        states = encoded + self.positions
+        *others, last = self.encoder.layers
+        for layer in others:
+            states = layer(states, src_mask=self.mask, is_causal=self.causal)
+        if self.pool.how == "last":
+            states = last_bar(last, states)  # [B, 1, D]
+        else:
+            states = last(states, src_mask=self.mask, is_causal=self.causal)  # [B, L, D]
+        logits: Tensor = self.head(self.pool(self.norm(states)))
         return logits
+
+
+def last_bar(layer: nn.TransformerEncoderLayer, x: Tensor) -> Tensor:
+    """What a pre-norm layer answers at the last bar, which sees all: `[B, L, D] -> [B, 1, D]`, for a fraction of the
+    work that all bars are."""
+    bars = layer.norm1(x)
+    seen, _ = layer.self_attn(bars[:, -1:], bars, bars, need_weights=False)
+    x = x[:, -1:] + layer.dropout1(seen)
+    wide = layer.dropout(layer.activation(layer.linear1(layer.norm2(x))))
+    answer: Tensor = x + layer.dropout2(layer.linear2(wide))
+    return answer
 
 
 def sinusoids(length: int, size: int) -> Tensor:

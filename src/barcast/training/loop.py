@@ -218,21 +218,30 @@ class _Loop:
         return float(losses.sum()) / self.count
 
     def _step(self, positions: IntArray) -> Tensor:
+        """One step of the optimiser; the mean loss of the batch. Its gradient is added up over micro-batches."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = np.array_split(positions, math.ceil(len(positions) / (self.config.micro_batch or len(positions))))
+        loss = torch.stack([self._add_gradient(piece, len(positions)) for piece in pieces]).sum()
+        if self.config.clip_norm:
+            at_once = self.device.type == "cpu" or None  # there, torch's own choice is one parameter after the other
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm, foreach=at_once)
+        self.optimizer.step()
+        return loss
+
+    def _add_gradient(self, positions: IntArray, count: int) -> Tensor:
+        """Forward and backward of some windows of a batch of `count`; what they add to its mean loss."""
         index = torch.from_numpy(positions).to(self.device)
         y, weight = self.y[index], self.weight[index]
         with _autocast(self.config, self.device):
             logits = _forward(self.network, self.source, positions, shared=self.config.run_length > 1)
         logits = logits.float()[:, : self.classes]  # [B, m]
         smoothing = self.config.label_smoothing
-        loss = (functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing) * weight).mean()
-        self.optimizer.zero_grad(set_to_none=True)
+        each = functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
+        loss = (each * weight).sum() / count
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        with torch.no_grad():
-            plain = loss if not smoothing else (functional.cross_entropy(logits, y, reduction="none") * weight).mean()
-        return plain.detach()
+        if smoothing:
+            each = functional.cross_entropy(logits.detach(), y, reduction="none")
+        return (each.detach() * weight).sum() / count
 
     def _set_rate(self, epochs: float) -> None:
         """Linear warm-up, and by `schedule` a half cosine down to 0 at `max_epochs` (Loshchilov and Hutter 2017,

@@ -17,6 +17,7 @@ class LoopConfig(Section):
 
     max_epochs: Count
     batch_size: Count
+    micro_batch: Annotated[int, Field(ge=0)]  # windows of a batch that go through the network at once; 0: all of them
     run_length: Count  # windows that follow each other in a batch; 1: plain shuffling
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: NonNegative
