@@ -81,7 +81,7 @@ PEERS = {
     "nhits": [NEURALFORECAST],
     "tft": [FORECASTING],
 }
-BATCHES = {"nhits": 40, "patchtst": 40}  # whose steps are so short that beginning a turn would count; of the others, 8
+SHORT = ("lstm", "gru", "nhits", "patchtst")  # whose steps are so short that beginning a turn would count
 WIDE = {"transformer": {"d_ff": 2048}}  # the width that qlib's Transformer can't change, in the heat against it
 
 
@@ -120,7 +120,7 @@ def command(entry: Entry, model: str, asked: argparse.Namespace, folder: Path, s
 def heat(entries: Mapping[str, Entry], model: str, asked: argparse.Namespace, folder: Path, wide: bool) -> Figures:
     """Build each, then let them take turns; rates, ratios and memory of each."""
     shared = WIDE.get(model, {}) if wide else {}
-    batches = asked.batches or BATCHES.get(model, 8)
+    batches = asked.batches or (40 if model in SHORT else 8)
     with ExitStack() as stack:
         workers, facts, counts = {}, {}, {}
         for name, entry in entries.items():
