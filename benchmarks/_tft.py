@@ -100,6 +100,7 @@ def settings(batch_size: int, run_length: int) -> LoopConfig:
     return LoopConfig(
         max_epochs=1,
         batch_size=batch_size,
+        micro_batch=0,
         run_length=run_length,
         learning_rate=0.001,
         weight_decay=0.01,

@@ -229,7 +229,11 @@ def test_a_draw_is_made_of_whole_runs(tmp_path):
     from benchmarks.windows import write_split
 
     write_split(tmp_path, "train", 60, 2, 5)
-    way = Loop(tmp_path, "train", {"model": "gru", "config": {"batch_size": 4, "run_length": 8}, "workers": 0})
+    way = Loop(
+        tmp_path,
+        "train",
+        {"model": "gru", "config": {"batch_size": 4, "micro_batch": 0, "run_length": 8}, "workers": 0},
+    )
     runs = way.draw(16, 50).reshape(-1, 8)
     assert len(runs) == 2
     assert (np.diff(runs) == 1).all()
