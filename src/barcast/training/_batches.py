@@ -70,10 +70,17 @@ class WindowSource:
         return batch if self._resident else self._send(batch)
 
     def shared_rows(self, positions: IntArray) -> SharedRows:
-        """The distinct base rows of the windows at `positions [B]`."""
+        """The distinct base rows of the windows at `positions [B]`, in their order.
+
+        Of windows in order, each adds those of its rows that lie beyond the one before: at most L, its last ones.
+        """
         starts = self._starts[torch.from_numpy(positions).to(self._starts.device)]
-        wanted = starts[:, None] + torch.arange(self._length, device=starts.device)  # [B, L]
-        distinct, place = torch.unique(wanted, return_inverse=True)
+        ordered, which = torch.unique(starts, return_inverse=True)  # [U], [B]
+        added = torch.diff(ordered, prepend=ordered[:1] - self._length).clamp(max=self._length)  # [U]
+        ends = added.cumsum(0)  # how many rows there are after each
+        counted = torch.arange(int(ends[-1]), device=starts.device)  # [R]
+        distinct = counted + torch.repeat_interleave(ordered + self._length - ends, added)
+        place = (ends - self._length)[which][:, None] + torch.arange(self._length, device=starts.device)  # [B, L]
         return SharedRows(self._rows[distinct].to(self._device), place.to(self._device))
 
     def _buffer(self, size: int) -> Tensor:
