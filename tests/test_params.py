@@ -103,3 +103,9 @@ def test_good_overrides_pass(write_params, overrides):
 def test_bad_overrides_are_refused_before_anything_runs(write_params, override, message):
     with pytest.raises(ConfigError, match=message):
         check_overrides(write_params(), [override])
+
+
+def test_a_shared_micro_batch_never_reaches_a_batch_norm(write_params):
+    path = write_params({"model.micro_batch": 16})
+    assert resolved(path, "gru", 5).micro_batch == 16
+    assert resolved(path, "patchtst", 5).micro_batch == 0
