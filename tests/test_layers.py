@@ -24,7 +24,13 @@ LAYERS = [  # top to bottom; a module belongs to its longest matching name
         "barcast.training.callbacks",
         "barcast.networks",
     ],  # what models fit with, and report through
-    ["barcast.training._batches", "barcast.training._unfinished", "barcast.training.loop_config", "barcast.networks"],
+    [
+        "barcast.training._batches",
+        "barcast.training._memory",
+        "barcast.training._unfinished",
+        "barcast.training.loop_config",
+        "barcast.networks",
+    ],
     ["barcast.data"],
     [
         "barcast.config",

@@ -1,6 +1,10 @@
 """The one torch loop: its batches, its schedule, what it refuses, and going on after a kill."""
 
 import math
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -313,6 +317,40 @@ def test_a_session_puts_threads_and_determinism_back():
         assert device == CPU
         assert state() == (before[0] + 1, True, False)
     assert state() == before
+
+
+STEPS = """
+import resource
+import torch
+from barcast.training._memory import keep_freed_memory
+
+def step():
+    for _ in [torch.ones(2**19) for _ in range(24)]:  # 48 MiB, all free again after it
+        pass
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if {kept}:
+    keep_freed_memory()
+for _ in range(5):
+    step()
+before = faults()
+for _ in range(20):
+    step()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
+def test_memory_that_a_step_frees_is_not_asked_of_the_system_again():
+    small = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # from which on glibc asks the system: left alone, it is moved by luck
+    pages = {}
+    for kept in (False, True):
+        command = [sys.executable, "-c", STEPS.format(kept=kept)]
+        done = subprocess.run(command, env={**os.environ, **small}, capture_output=True, text=True, check=True)
+        pages[kept] = int(done.stdout)
+    assert pages[True] < pages[False] / 4
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])

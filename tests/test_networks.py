@@ -187,14 +187,16 @@ def test_patchtst_of_independent_channels_is_the_mean_of_neuralforecasts(length,
         torch.testing.assert_close(ours(x), each.mean(dim=0), rtol=0, atol=1e-5)
 
 
-def test_a_mixed_patch_holds_all_features_of_its_bars():
-    network = PatchTST(7, 3, "mixed", 4, 2, 8, 1, 2, 16, 0.0, "layer")
-    x = torch.randn(2, 7, 3)
-    longer = torch.cat([x, x[:, [-1, -1]]], dim=1)
-    patches = network.patches(x)
-    assert patches.shape == (2, 3, 12)
-    for number, start in enumerate((0, 2, 4)):
-        torch.testing.assert_close(patches[:, number].view(2, 4, 3), longer[:, start : start + 4])
+@pytest.mark.parametrize(("length", "patch_len", "stride"), [(7, 4, 2), (8, 4, 4), (9, 4, 3), (5, 5, 2), (7, 1, 4)])
+def test_a_mixed_patch_holds_all_features_of_its_bars(length, patch_len, stride):
+    network = PatchTST(length, 3, "mixed", patch_len, stride, 8, 1, 2, 16, 0.0, "layer")
+    x = torch.randn(2, length, 3)
+    longer = torch.cat([x, x[:, -1:].expand(-1, stride, -1)], dim=1)
+    patches = longer.unfold(1, patch_len, stride).transpose(2, 3).flatten(2)  # [B, P, K*F]
+    with torch.no_grad():
+        tokens = network.embed(patches) + network.positions
+        expected = network.head(network.encoder(tokens).transpose(1, 2).flatten(1))
+        torch.testing.assert_close(network.eval()(x), expected)
 
 
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["max", "mean"]))
@@ -298,15 +300,17 @@ def test_tft_learns_the_same_of_shared_rows_as_of_windows():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_transformers_last_bar_alone_is_what_the_whole_encoder_says_of_it(layers, causal):
-    network = Transformer(7, 3, 8, layers, 2, 16, 0.0, 0.0, "learned", causal, "last")
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_a_transformer_answers_as_torchs_encoder(layers, causal, pooling):
+    network = Transformer(7, 3, 8, layers, 2, 16, 0.0, 0.0, "learned", causal, pooling)
     x = torch.randn(5, 7, 3)
+    mask = nn.Transformer.generate_square_subsequent_mask(7) if causal else None
     gradients = []
     for whole in (False, True):
         network.zero_grad()
         if whole:
-            states = network.encoder(network.project(x) + network.positions, network.mask, is_causal=causal)
-            logits = network.head(network.norm(states)[:, -1])
+            states = network.encoder(network.project(x) + network.positions, mask, is_causal=causal)
+            logits = network.head(network.pool(network.norm(states)))
             torch.testing.assert_close(logits, network(x))
         else:
             logits = network(x)

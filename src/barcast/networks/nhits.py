@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from neuralforecast.models.nhits import NHITSBlock, _IdentityBasis
 from torch import Tensor, nn
+from torch.nn import functional
 
 from barcast.networks.dropout import with_cheap_dropout
 
@@ -64,12 +65,28 @@ class NHITS(nn.Module):
         *others, last = self.blocks
         logits = []
         for block in others:
-            explained, answer = block(left, None, x, None)  # [B, L], [B, 1, 3]
+            explained, answer = _ask(block, left, x)
             left = left - explained
             logits.append(answer)
-        _, answer = last(left, None, x, None)
-        total: Tensor = sum(logits, start=answer).squeeze(1)  # [B, 3]
+        total: Tensor = sum(logits, start=_ask(last, left, x)[1])  # [B, 3]
         return total
+
+
+def _ask(block: NHITSBlock, series: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a block answers, `[B, L]` and `[B, L, F]` to `[B, L]` (none of the last block's) and `[B, 3]`.
+
+    The block itself would lay the pooled series and features side by side for its first layer. Nobody asks for a
+    gradient of the features, which is most of that layer's: apart, it is not computed, and nothing is copied.
+    """
+    series = block.pooling_layer(series.unsqueeze(1)).squeeze(1)  # [B, L/size]
+    features = block.pooling_layer(x.transpose(1, 2)).transpose(1, 2).flatten(1)  # [B, L/size * F]
+    first, *others = block.layers
+    of_series, of_features = first.weight.split((series.shape[1], features.shape[1]), dim=1)
+    state = functional.linear(series, of_series, first.bias) + functional.linear(features, of_features)
+    for layer in others:
+        state = layer(state)
+    explained, answer = block.basis(state)
+    return explained, answer.squeeze(1)
 
 
 class BarPool(nn.Module):

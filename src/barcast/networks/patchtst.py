@@ -59,14 +59,23 @@ class PatchTST(nn.Module):
         with_cheap_dropout(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        states = self.encoder(self.drop(self.embed(self.patches(x)) + self.positions))
+        states = self.encoder(self.drop(self._tokens(x) + self.positions))
         logits: Tensor = self.head(states.transpose(1, 2).flatten(1))  # neuralforecast's order
         return logits if self.mixed else logits.view(*x.shape[::2], 3).mean(dim=1)
 
-    def patches(self, x: Tensor) -> Tensor:
+    def _tokens(self, x: Tensor) -> Tensor:
+        """Embedded patches `[B, L, F] -> [B, P, D]`, of independent channels `[B*F, P, D]`.
+
+        The last patch alone reaches into the copies of the last bar, so that alone is prolonged, not the window.
+        """
+        start = (x.shape[1] - self.patch_len) // self.patch_stride * self.patch_stride + self.patch_stride
+        copies = x[:, -1:].expand(-1, start + self.patch_len - x.shape[1], -1)
+        parts = x, torch.cat([x[:, start:], copies], dim=1)
+        return torch.cat([self.embed(self._patches(part)) for part in parts], dim=1)
+
+    def _patches(self, x: Tensor) -> Tensor:
         """P patches of K bars: `[B, L, F] -> [B, P, K*F]` of mixed channels, `[B*F, P, K]` of independent ones."""
-        longer = torch.cat([x, x[:, -1:].expand(-1, self.patch_stride, -1)], dim=1)
-        patches = longer.unfold(1, self.patch_len, self.patch_stride)  # [B, P, F, K]
+        patches = x.unfold(1, self.patch_len, self.patch_stride)  # [B, P, F, K]
         if self.mixed:
             return patches.transpose(2, 3).flatten(2)
         return patches.transpose(1, 2).flatten(0, 1)

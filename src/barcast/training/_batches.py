@@ -27,7 +27,12 @@ def epoch_batches(count: int, batch_size: int, run_length: int, rng: np.random.G
     place = np.empty(run[-1] + 1, np.int64)
     place[rng.permutation(len(place))] = np.arange(len(place))
     order = np.argsort(place[run], kind="stable")
-    return np.array_split(order, math.ceil(count / batch_size))
+    return cut(order, batch_size)
+
+
+def cut(positions: IntArray, size: int) -> list[IntArray]:
+    """Parts of nearly equal size, at most `size`, in order."""
+    return np.array_split(positions, math.ceil(len(positions) / size))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from torch.utils import deterministic
 
 from barcast.data.windows import FloatArray, IntArray, Windows
 from barcast.errors import ModelError
-from barcast.training._batches import WindowSource, epoch_batches, in_order
+from barcast.training._batches import WindowSource, cut, epoch_batches, in_order
+from barcast.training._memory import keep_freed_memory
 from barcast.training._unfinished import Progress, Unfinished
 from barcast.training.loop_config import LoopConfig
 
@@ -91,8 +92,10 @@ def torch_session(config: LoopConfig, threads: int) -> Iterator[torch.device]:
     """Threads and determinism as configured, put back afterwards; yields the device.
 
     Deterministic torch also fills all memory that it asks for, in case an operation reads what none has written.
-    None does here, and filling took a sixth of an LSTM's step: it is left off.
+    None does here, and filling took a sixth of an LSTM's step: it is left off. Memory that a step frees stays with
+    the process for the next one.
     """
+    keep_freed_memory()
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a fixed workspace alone
@@ -210,17 +213,19 @@ class _Loop:
         """One pass over `batches`; the mean loss of its windows as they were met, smoothing left out."""
         self.network.train()
         losses = torch.zeros(len(batches), device=self.device)
+        checked, every = 0, 1 if self.device.type == "cpu" else CHECK_EVERY
         for number, positions in enumerate(batches):
             self._set_rate(epoch + number / len(batches))
-            losses[number] = self._step(positions) * len(positions)
-            if self.device.type == "cpu" or number % CHECK_EVERY == 0 or number == len(batches) - 1:
-                self._check(losses[: number + 1], epoch)
+            losses[number] = self._step(positions)
+            if number + 1 - checked == every or number + 1 == len(batches):
+                self._check(losses[checked : number + 1], checked, epoch)
+                checked = number + 1
         return float(losses.sum()) / self.count
 
     def _step(self, positions: IntArray) -> Tensor:
-        """One step of the optimiser; the mean loss of the batch. Its gradient is added up over micro-batches."""
+        """One step of the optimiser; the losses of the batch in sum. Its gradient is added up over micro-batches."""
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = np.array_split(positions, math.ceil(len(positions) / (self.config.micro_batch or len(positions))))
+        pieces = cut(positions, self.config.micro_batch or len(positions))
         loss = torch.stack([self._add_gradient(piece, len(positions)) for piece in pieces]).sum()
         if self.config.clip_norm:
             at_once = self.device.type == "cpu" or None  # there, torch's own choice is one parameter after the other
@@ -229,7 +234,7 @@ class _Loop:
         return loss
 
     def _add_gradient(self, positions: IntArray, count: int) -> Tensor:
-        """Forward and backward of some windows of a batch of `count`; what they add to its mean loss."""
+        """Forward and backward of some windows of a batch of `count`; the sum of their losses."""
         index = torch.from_numpy(positions).to(self.device)
         y, weight = self.y[index], self.weight[index]
         with _autocast(self.config, self.device):
@@ -237,11 +242,11 @@ class _Loop:
         logits = logits.float()[:, : self.classes]  # [B, m]
         smoothing = self.config.label_smoothing
         each = functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
-        loss = (each * weight).sum() / count
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = (each * weight).sum()
+        (loss / count).backward()  # type: ignore[no-untyped-call]
         if smoothing:
-            each = functional.cross_entropy(logits.detach(), y, reduction="none")
-        return (each.detach() * weight).sum() / count
+            return (functional.cross_entropy(logits.detach(), y, reduction="none") * weight).sum()
+        return loss.detach()
 
     def _set_rate(self, epochs: float) -> None:
         """Linear warm-up, and by `schedule` a half cosine down to 0 at `max_epochs` (Loshchilov and Hutter 2017,
@@ -257,10 +262,11 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
 
-    def _check(self, losses: Tensor, epoch: int) -> None:
-        bad = torch.nonzero(~torch.isfinite(losses))
-        if len(bad):
-            step, rate = int(bad[0]) + 1, self.optimizer.param_groups[0]["lr"]
+    def _check(self, losses: Tensor, after: int, epoch: int) -> None:
+        """Raise for the first of some steps' losses that is not finite; `after` steps of the epoch came before."""
+        bad = [number for number, loss in enumerate(losses.tolist(), start=1) if not math.isfinite(loss)]
+        if bad:
+            step, rate = after + bad[0], self.optimizer.param_groups[0]["lr"]
             raise ModelError(
                 f"{self.watch.name}: epoch {epoch + 1}, step {step}: the loss is not finite at learning rate "
                 f"{rate:.2g}; {_HINT}"
