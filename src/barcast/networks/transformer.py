@@ -75,10 +75,10 @@ def attend(layer: nn.TransformerEncoderLayer, x: Tensor, causal: bool, last_alon
     if last_alone:  # which sees all others
         x, causal = x[:, -1:], False
     size, heads = attention.embed_dim, attention.num_heads
-    to_query, to_rest = attention.in_proj_weight.split((size, 2 * size))
-    bias_of_query, bias_of_rest = attention.in_proj_bias.split((size, 2 * size))
-    query = functional.linear(bars[:, -x.shape[1] :], to_query, bias_of_query).unflatten(2, (heads, -1))
-    key, value = functional.linear(bars, to_rest, bias_of_rest).unflatten(2, (2, heads, -1)).unbind(2)
+    to_query, to_rest = torch.split(attention.in_proj_weight, [size, 2 * size])
+    bias_of_query, bias_of_rest = torch.split(attention.in_proj_bias, [size, 2 * size])
+    query = functional.linear(bars[:, -x.shape[1] :], to_query, bias_of_query).view(len(x), -1, heads, size // heads)
+    key, value = functional.linear(bars, to_rest, bias_of_rest).view(len(x), -1, 2, heads, size // heads).unbind(2)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # [B, L, M, D/M] -> [B, M, L, D/M]
     dropped = attention.dropout * layer.training
     seen = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=causal)
