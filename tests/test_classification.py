@@ -47,6 +47,20 @@ def test_gun_point_is_learnt_as_well_as_published_in_bars_of_several_samples():
     assert accuracy("lstm", task, seed=0, over={"max_epochs": 150}) > min(known.accuracy.values()) / 100
 
 
+def test_folds_ask_for_every_training_window_once_and_learn_from_the_others():
+    from benchmarks.classification import Task, folds, mean
+
+    X, y = np.arange(33.0).reshape(11, 3, 1), np.arange(11) % 2
+    parts = folds(Task(X, y, X[:0], y[:0]), 3)
+    np.testing.assert_array_equal(np.sort(np.concatenate([part.X_test[:, 0, 0] for part in parts])), X[:, 0, 0])
+    for part in parts:
+        both = np.concatenate([part.X_train, part.X_test])
+        np.testing.assert_array_equal(np.sort(both[:, 0, 0]), X[:, 0, 0])
+        np.testing.assert_array_equal(part.y_test, part.X_test[:, 0, 0] / 3 % 2)
+        assert set(part.y_test) == {0, 1}
+    assert mean([1.0, 0.5, 0.0], parts) == pytest.approx((4 + 2) / 11)
+
+
 def test_bars_of_several_samples():
     from benchmarks.classification import Task
 

@@ -302,7 +302,7 @@ def test_a_folder_of_symbols_and_answers_as_csv(predictor, few, tmp_path):
     for symbol in ("AAA", "BBB"):
         of(few, symbol).drop(columns="symbol").to_csv(folder / f"{symbol}.csv", index=False)
     predict_file(predictor, folder, tmp_path / "answers.csv", 200)
-    found = pd.read_csv(tmp_path / "answers.csv", parse_dates=["datetime"], float_precision="round_trip")
+    found = pd.read_csv(tmp_path / "answers.csv", parse_dates=["datetime"])
     found["datetime"] = found["datetime"].dt.as_unit("ns")
     pd.testing.assert_frame_equal(found, predictor.predict(few), check_exact=True, check_dtype=False)
 
@@ -417,7 +417,8 @@ def server(repository, tmp_path_factory):
 
 
 def test_the_server_gives_the_right_answers(server, predictors, request_bars):
-    rounded = pd.read_json(io.StringIO(request_bars.to_json(double_precision=15)))[list(OHLCV)].astype("float64")
+    written = request_bars[list(OHLCV)].to_json(double_precision=15)
+    rounded = pd.read_json(io.StringIO(written)).astype("float64")
     asked = request_bars.assign(**rounded)  # what JSON leaves of a number
     status, answers = server.ask(asked)
     assert status == 200
