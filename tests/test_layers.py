@@ -18,12 +18,7 @@ LAYERS = [  # top to bottom; a module belongs to its longest matching name
     ["barcast.tuning", "barcast.evaluation"],
     ["barcast.training"],
     ["barcast.models"],
-    [
-        "barcast.training.loop",
-        "barcast.training.loop_config",
-        "barcast.training.callbacks",
-        "barcast.networks",
-    ],  # what models fit with, and report through
+    ["barcast.training.loop", "barcast.training.callbacks"],  # what models fit with, and report through
     [
         "barcast.training._batches",
         "barcast.training._memory",

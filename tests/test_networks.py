@@ -13,6 +13,7 @@ from torch import nn
 
 from barcast.data.windows import Windows
 from barcast.errors import ConfigError, ModelError
+from barcast.networks import nhits as nhits_module
 from barcast.networks import tft as tft_module
 from barcast.networks.dropout import Dropout, with_cheap_dropout
 from barcast.networks.nhits import NHITS, BarPool
@@ -168,6 +169,24 @@ def test_nhits_is_neuralforecasts_on_the_learnt_series(length, pools, pooling):
         series = ours.series(x).squeeze(-1)
         expected = network(their_input(x, series)).squeeze(1) - series[:, -1:]  # their naive forecast
         torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_nhits_learns_the_same_whether_its_blocks_are_asked_whole_or_in_parts(pooling, monkeypatch):
+    network, x, y = NHITS(7, 3, 8, 2, [4, 3, 1], pooling, 0.0), torch.randn(6, 7, 3), torch.arange(6) % 3
+
+    def whole(block, series, x):
+        explained, answer = block(series, None, x, None)
+        return explained, answer.squeeze(1)
+
+    gradients = []
+    for ask in (nhits_module._ask, whole):
+        monkeypatch.setattr(nhits_module, "_ask", ask)
+        network.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert gradients[0].abs().max() > 0.01
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("length", "patch_len", "stride"), [(12, 4, 2), (11, 5, 3), (4, 4, 2)])

@@ -58,13 +58,13 @@ class Transformer(nn.Module):
         states = encoded + self.positions
         *others, last = self.encoder.layers
         for layer in others:
-            states = attend(layer, states, self.causal)
-        states = attend(last, states, self.causal, last_alone=self.pool.how == "last")  # [B, L, D] or [B, 1, D]
+            states = apply_layer(layer, states, self.causal)
+        states = apply_layer(last, states, self.causal, last_alone=self.pool.how == "last")  # [B, L, D] or [B, 1, D]
         logits: Tensor = self.head(self.pool(self.norm(states)))
         return logits
 
 
-def attend(layer: nn.TransformerEncoderLayer, x: Tensor, causal: bool, last_alone: bool = False) -> Tensor:
+def apply_layer(layer: nn.TransformerEncoderLayer, x: Tensor, causal: bool, last_alone: bool = False) -> Tensor:
     """What a pre-norm layer answers, `[B, L, D] -> [B, L, D]`, or at the last bar alone, `[B, 1, D]`, for a fraction of
     the work.
 
