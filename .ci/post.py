@@ -100,10 +100,14 @@ def upload(url: str, headers: dict[str, str], file: Path) -> Any:
 
 def main() -> None:
     """Post to the service whose variables are set."""
-    folder = Path(sys.argv[1])
-    text, picture = (folder / "comment.md").read_text(encoding="utf-8"), folder / "leaderboard.png"
+    if len(sys.argv) != 2:
+        sys.exit("expected one argument, the folder that .ci/experiment wrote: python .ci/post.py FOLDER")
+    comment, picture = Path(sys.argv[1]) / "comment.md", Path(sys.argv[1]) / "leaderboard.png"
+    if not comment.is_file():
+        sys.exit(f"{comment}: no such file; let .ci/experiment write it")
+    text = comment.read_text(encoding="utf-8")
     if not text.startswith(MARK):
-        sys.exit(f"{folder / 'comment.md'}: expected {MARK} as its first line; let .ci/experiment write it")
+        sys.exit(f"{comment}: expected {MARK} as its first line; let .ci/experiment write it")
     if "GITHUB_REPOSITORY" in os.environ:
         github(text, picture)
     elif "CI_PROJECT_ID" in os.environ:

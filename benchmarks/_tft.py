@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from barcast.data.windows import Windows
-from barcast.training.loop import Examples, Watch, fit_network, predict_logits, torch_session
+from barcast.training.loop import Examples, Watch, fit_network, predict_logits
 from barcast.training.loop_config import LoopConfig
+from barcast.training.session import torch_session
 from benchmarks._measure import peak, serve
 
 DROPOUT = 0.1

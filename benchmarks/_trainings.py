@@ -89,7 +89,8 @@ class Loop(Own):
         self.net = self.network()
 
     def train(self, count: int) -> int:
-        from barcast.training.loop import Examples, Watch, fit_network, seeded, torch_session
+        from barcast.training.loop import Examples, Watch, fit_network, seeded
+        from barcast.training.session import torch_session
 
         chosen = self.draw(count, len(self.data.X))
         length = self.config["run_length"]  # the drawn runs lie apart: the loop's first border must be one of theirs
@@ -127,7 +128,7 @@ class Bare(Own):
             self.x = [torch.from_numpy(self.data.X[piece]) for piece in pieces]
 
     def train(self, count: int) -> int:
-        from barcast.training.loop import torch_session
+        from barcast.training.session import torch_session
 
         steps = -(-count // self.size)
         with torch_session(self.owner.config, self.owner.config.threads), self.watch:
@@ -162,7 +163,7 @@ class PerItem(Own):
             pass
 
     def train(self, count: int) -> int:
-        from barcast.training.loop import torch_session
+        from barcast.training.session import torch_session
 
         self.order.positions = self.draw(count, len(self.data.X))
         with torch_session(self.owner.config, self.owner.config.threads), self.watch:

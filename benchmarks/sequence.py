@@ -7,7 +7,8 @@ Each contestant is a process of its own, and those of a heat take turns. The las
 less 1), `vs_*` (how many times as many windows a second barcast trains on; `*_cpu`: in processor seconds, which hold on
 a busy machine) and the memory that training adds over a process that has imported everything and trained on a tiny
 set: `rss_ratio` over base rows, parameters, gradients and the optimiser's moments, `rss_over_bare` over that of `bare`,
-which holds the same and what its network keeps for the backward pass.
+which holds the same and what its network keeps for the backward pass; `rss_ratio_uncached` is `rss_ratio` where glibc
+keeps no small freed pieces apart, and `cost_uncached_cpu` what that costs in seconds.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Entry:
     way: str
     against: str = "loop"
     over: Mapping[str, Any] = field(default_factory=dict)
+    glibc: str = ""  # tunables of its allocator
     workers: int = 0
     batches: int | None = None  # a turn, where a batch takes much longer than with the others
     peer: bool = False
@@ -56,14 +58,17 @@ def theirs(way: str, **options: Any) -> Entry:
     return Entry("_peer_trainings", way, **options)
 
 
+UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"  # small pieces then join their neighbours once freed
 LIMITS = {
     "loop": own("loop"),
     "bare": own("bare"),
     "per_item": own("per_item"),
     "per_item_2_workers": own("per_item", workers=2),
     "not_deterministic": own("loop", over={"deterministic": False}),
+    "uncached": own("loop", glibc=UNCACHED),
     "two_threads": own("loop", over={"threads": 2}, batches=2),
 }
+NO_PEERS = {"loop", "bare", "fit", "not_deterministic", "uncached", "two_threads", "config"}
 COMPILED = {"loop": own("loop"), "compiled": own("loop", over={"compile": True})}
 QLIB = {
     "loop": own("loop"),
@@ -114,7 +119,8 @@ def command(entry: Entry, model: str, asked: argparse.Namespace, folder: Path, s
     """How a contestant's process starts."""
     settings = {"model": model, "config": config(model, asked, {**shared, **entry.over}), "workers": entry.workers}
     python = str(ROOT / asked.peers) if entry.peer else sys.executable
-    return [python, "-m", f"benchmarks.{entry.module}", entry.way, str(folder), json.dumps(settings)]
+    tuned = ["env", f"GLIBC_TUNABLES={entry.glibc}"] if entry.glibc else []
+    return [*tuned, python, "-m", f"benchmarks.{entry.module}", entry.way, str(folder), json.dumps(settings)]
 
 
 def heat(entries: Mapping[str, Entry], model: str, asked: argparse.Namespace, folder: Path, wide: bool) -> Figures:
@@ -167,11 +173,13 @@ def summary(heats: Sequence[Figures], asked: argparse.Namespace) -> Figures:
         "two_threads_over_one": rounded(1 / limits["two_threads"]["ratio"]),
         "cost_of_determinism_cpu": rounded(1 / limits["not_deterministic"]["ratio_cpu"] - 1),
         "rss_ratio": rounded(limits["loop"]["rss_added_mib"] / whole),
+        "rss_ratio_uncached": rounded(limits["uncached"]["rss_added_mib"] / whole),
+        "cost_uncached_cpu": rounded(limits["uncached"]["ratio_cpu"] - 1),
         "rss_over_bare": rounded(limits["loop"]["rss_added_mib"] / limits["bare"]["rss_added_mib"]),
         "base_rows_and_model_mib": rounded(whole),
     }
     for entries in heats:
-        for name in entries.keys() - {*found, "loop", "bare", "fit", "two_threads", "not_deterministic", "config"}:
+        for name in entries.keys() - NO_PEERS:
             kinds = [key for key in ("ratio", "ratio_cpu") if key in entries[name]]
             found |= {f"vs_{name}{key.removeprefix('ratio')}": entries[name][key] for key in kinds}
     return {**dict(found), "heats": list(heats)}

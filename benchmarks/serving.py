@@ -3,9 +3,9 @@
     python -m benchmarks.serving [--horizon 5] [--calls 300]
 
 Each call hands over a symbol's history up to a new bar and waits for that bar's answer: with as many bars as make it
-exact to the last bit (`exact`), and with the fewest that are taken (`least`). The models take turns, so that whatever
-else the machine does falls on all; `cpu_p50_ms` is the time that the calling thread itself worked. The last line is a
-JSON object; `boosters_p50_ms` is the slowest booster's p50 with the exact history.
+the same as with the whole history (`exact`), and with the fewest that are taken (`least`). The models take turns, so
+that whatever else the machine does falls on all; `cpu_p50_ms` is the time that the calling thread itself worked. The
+last line is a JSON object; `boosters_p50_ms` is the slowest booster's p50 with the exact history.
 """
 
 from __future__ import annotations

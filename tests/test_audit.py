@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from barcast.config import validate
 from barcast.data import features, leakage, scores
+from barcast.data._scan import SlowScan
 from barcast.data.features import compute_features
 from barcast.data.splits import Scaler, split_rows
 from barcast.data.synthetic import FUTURES, synthetic_bars, synthetic_splits, write_splits
@@ -105,7 +106,7 @@ def test_clean_data_passes_and_the_report_says_what_was_examined(root, capsys):
     report = run_audit(root)
     assert report["passed"] is True
     checks = {check["name"]: check for check in report["checks"]}
-    assert len(checks) == 7
+    assert len(checks) == 9
     assert all(check["passed"] is True for check in checks.values())
     train, val, test = (pd.read_parquet(Paths(root).splits / f"{name}_scaled.parquet") for name in SPLITS)
     features = train.filter(regex="^(ret|day|week)").shape[1]
@@ -122,7 +123,11 @@ def test_clean_data_passes_and_the_report_says_what_was_examined(root, capsys):
     assert windows["worst"] == {"longest_step_seconds": 5400.0}  # the last bar opens 20:30, the next one 22:00
     worst = checks["no feature alone tells the outcome"]["worst"]
     assert 0.5 < worst["label"]["score"] < 0.7
-    assert capsys.readouterr().out.count(": passed\n") == 7
+    assert worst["label"]["limit"] == 0.85
+    rows = len(train) + len(val) + len(test)
+    assert checks["the splits hold the prices of the bars"]["examined"] == {"values": 5 * rows}
+    assert checks["labels are those of a slow scan"]["examined"] == {"labels": rows}
+    assert capsys.readouterr().out.count(": passed\n") == 9
 
 
 def test_the_same_splits_give_the_same_bytes(root):
@@ -191,6 +196,49 @@ def test_one_stored_value_that_is_not_the_computed_one_is_caught(root):
     time = pd.read_parquet(Paths(root).splits / "val_scaled.parquet")["datetime"].iloc[40].isoformat()
     edit(root, "val", change)
     refuse(root, rf"val: AAA {time[:10]}.*: feature 'ret_8' is .*, computed from the bars it is .*; run `dvc repro")
+
+
+@pytest.mark.parametrize(("column", "rows"), [("close", -1), ("volume", 3)])
+def test_prices_that_are_not_those_of_the_bars_are_caught(root, column, rows):
+    edit(root, "test", lambda frame: frame.assign(**{column: frame[column].shift(rows).ffill().bfill()}))
+    refuse(root, rf"test: AAA 20.*\+00:00: {column} is [\d.]+, the bars have [\d.]+; run `dvc repro prepare`")
+
+
+def test_labels_that_are_not_those_of_the_bars_are_caught(root):
+    def later(frame):
+        moved = frame.groupby("symbol")["label_h5"].shift(-40)
+        return frame.assign(label_h5=moved.fillna(frame["label_h5"]))
+
+    edit(root, "train", later)
+    refuse(
+        root, r"train: AAA 20.*\+00:00: label_h5 is -?[01], a scan of the bars gives -?[01]; run `dvc repro prepare`"
+    )
+
+
+def test_one_wrong_label_and_one_that_is_not_known_are_caught(root, clean):
+    def hide(frame):
+        frame.loc[10, ["label_h5", "bars_to_hit_h5"]] = pd.NA
+        return frame
+
+    def shorten(frame):
+        row = int(np.flatnonzero(frame["bars_to_hit_h5"] > 1)[20])
+        frame.loc[row, "bars_to_hit_h5"] -= 1
+        return frame
+
+    edit(root, "train", hide)
+    refuse(root, r"train: AAA 20.*: label_h5 is null, a scan of the bars gives -?[01]; run")
+    shutil.copytree(clean / "data", root / "data", dirs_exist_ok=True)
+    edit(root, "val", shorten)
+    refuse(root, r"val: AAA 20.*: bars_to_hit_h5 is \d+, a scan of the bars gives \d+; run")
+
+
+def test_a_label_whose_outcome_is_not_yet_known_is_caught(root):
+    bars = pd.read_parquet(root / "bars.parquet").query("symbol == 'AAA'").reset_index(drop=True)
+    config = validate(AuditStageConfig, audit_settings(), "x")
+    scan, at = SlowScan(bars, 14), np.array([len(bars) - 1])
+    part = bars.iloc[at].assign(label_h5=0, bars_to_hit_h5=PURGE)
+    with pytest.raises(LeakageError, match=r"test: AAA 20.*: label_h5 is 0, a scan of the bars gives null"):
+        leakage.check_labels(part, at, np.array([0]), 5, scan, config.label.barriers("AAA", 5), "test")
 
 
 def test_a_feature_that_no_code_computes_is_caught(root):
@@ -382,6 +430,8 @@ def test_clean_splits_made_elsewhere_pass(theirs, tmp_path):
         "features know only the past",
         "the scaler is fitted on train alone",
         "the splits hold the audited features",
+        "the splits hold the prices of the bars",
+        "labels are those of a slow scan",
     }
     assert all(checks[name]["passed"] is True for name in checks.keys() - skipped)
     assert checks["labels end before the next split"]["worst"] == {"longest_reach_bars": 15}
@@ -414,10 +464,27 @@ def test_a_column_of_the_future_under_an_innocent_name_is_caught(theirs, tmp_pat
     refuse(pass_on(theirs, tmp_path, plant), message, **BY_SPLITS)
 
 
-def test_a_feature_that_predicts_honestly_but_beyond_the_limit_is_refused(theirs, tmp_path):
-    limit = {**BY_SPLITS, "data.audit": {"cuts": 1, "max_feature_score": 0.51}}
-    root = pass_on(theirs, tmp_path)
-    refuse(root, r"feature 'f00\d' alone predicts label_h5 = -?1 with AUC 0\.[56]\d\d, above 0\.51", **limit)
+@pytest.fixture(scope="module")
+def much():
+    """Enough honest rows for chance to reach no further than 0.65; a feature tells the label with an AUC of 0.7."""
+    rows = (6_000, 40, 40)
+    return synthetic_splits(seed=3, n_rows=rows, n_features=12, symbols=SYMBOLS, horizons=(5,), signal=0.8)["train"]
+
+
+def test_a_feature_that_predicts_honestly_but_beyond_the_limit_is_refused(much):
+    message = (
+        r"feature 'f00\d' alone predicts label_h5 = -?1 with AUC 0\.6[6-9]\d, above 0\.66 \(from data\."
+        r"audit\.max_feature_score = 0\.66\); drop it if"
+    )
+    with pytest.raises(LeakageError, match=message):
+        scores.check_scores(much, [5], 0.66, seed=0)
+
+
+def test_the_limit_never_lies_below_the_configured_one(much):
+    for configured in (0.8, 0.97):
+        worst = scores.check_scores(much, [5], configured, seed=0)["worst"]
+        assert worst["label"]["limit"] == configured
+        assert worst["copy"]["limit"] == (1 + configured) / 2
 
 
 def test_short_gaps_between_splits_made_elsewhere_are_caught(theirs, tmp_path):
@@ -425,6 +492,52 @@ def test_short_gaps_between_splits_made_elsewhere_are_caught(theirs, tmp_path):
     message = r"AAA 20.*: \d+ bars fit between the last row of train and the first of val, .* = 20 \+ 9000 ask for more"
     refuse(root, message, **{**BY_SPLITS, "split.embargo_bars": 9_000})
     refuse(root, r"bars_to_hit_h5 = 15 is longer than split\.purge_bars = 14", **{**BY_SPLITS, "split.purge_bars": 14})
+
+
+def spans(shift, spacing=("30min", "30min")):
+    """Splits of two symbols, 100 bars each; the second symbol's cuts lie `shift` later. Labels reach 5 bars."""
+    splits = {name: [] for name in SPLITS}
+    for symbol, late, step in zip(SYMBOLS, ("0h", shift), spacing, strict=True):
+        times = pd.date_range("2020-01-01", periods=100, freq=step, tz="UTC", unit="ns")
+        for place, name in enumerate(SPLITS):
+            own = times + place * pd.Timedelta("10D") + pd.Timedelta(late) * min(place, 1)
+            splits[name].append(pd.DataFrame({"datetime": own, "symbol": symbol, "bars_to_hit_h5": 5}))
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in splits.items()}
+
+
+def test_the_gap_between_splits_is_counted_between_any_two_symbols():
+    fitting = 380  # ten days of half hours less the hundred bars of train
+    assert leakage.check_borders_by_time(spans("0h"), fitting, 0) == fitting
+    assert leakage.check_borders_by_time(spans("24h"), fitting - 48, 0) == fitting - 48
+    message = (
+        r"AAA 2020-01-21.*: 332 bars fit between the last row of val of BBB and the first of test, split.purge_bars \+ "
+        r"split.embargo_bars = 333 \+ 0 ask for more"
+    )
+    with pytest.raises(LeakageError, match=message):
+        leakage.check_borders_by_time(spans("24h"), 333, 0)
+    with pytest.raises(LeakageError, match=r"AAA 2020-01-11.*: 380 bars fit between the last row of train and the"):
+        leakage.check_borders_by_time(spans("24h"), 381, 0)
+
+
+def test_of_two_spacings_the_shorter_counts():
+    """From the end of BBB's val to AAA's test are 81 hours, the least in hours; from BBB's to its own 141."""
+    assert leakage.check_borders_by_time(spans("60h", ("30min", "1h")), 140, 0) == 140
+
+
+def test_a_label_may_not_reach_into_the_split_of_another_symbol(theirs, tmp_path):
+    def plant(frames):
+        for frame in frames.values():
+            frame.loc[frame["symbol"] == "BBB", "datetime"] += pd.Timedelta(days=20)
+        last = int(np.flatnonzero(frames["val"]["symbol"] == "BBB")[-1])
+        frames["val"].loc[last, "bars_to_hit_h5"] = reach
+
+    reach = 15
+    root = pass_on(theirs, tmp_path, plant)
+    run_audit(root, **BY_SPLITS)
+    Paths(root).audit.unlink()
+    reach = 1_500
+    root = pass_on(theirs, tmp_path, plant)
+    refuse(root, r"BBB 20.*: bars_to_hit_h5 = 1500 reaches into the next split, which starts", **BY_SPLITS)
 
 
 def test_a_label_of_splits_made_elsewhere_that_crosses_is_caught(theirs, tmp_path):
@@ -473,6 +586,54 @@ def test_a_score_sees_what_rises_falls_or_does_both():
     assert noise < 0.55
     assert scores.score(np.ones(4_000), answers[:1]) == [0.5]
     assert scores.score(x, answers[:0]).shape == (0,)
+
+
+LITTLE = {"h5": {"k_up": 1.25, "k_down": 1.25, "max_bars": 5}, "h20": {"k_up": 2.5, "k_down": 2.5, "max_bars": 20}}
+
+
+@pytest.fixture(scope="module")
+def martingales():
+    """Train splits of one symbol without any signal, 260 rows each, and their features."""
+    content = changed({"data.features": dict.fromkeys((*GROUPS, "returns", "calendar"), True)})
+    content |= {"symbols": ["AAA"], "horizons": [5, 20]}
+    content["label"]["horizons"] = LITTLE
+    config = validate(PrepareConfig, content, "x")
+    split = config.split.model_copy(update={"purge_bars": 20, "embargo_bars": 0})
+    rows = [prepare_stage.build_rows(synthetic_bars(["AAA"], 600, seed=seed), config) for seed in range(4)]
+    return [prepare_stage.split_frame(each, split, [5, 20], 20, 1)[0]["train"] for each in rows]
+
+
+def test_little_honest_data_passes_and_the_limit_is_stated(martingales):
+    for train in martingales:
+        assert len(train) == 260
+        worst = scores.check_scores(train, [5, 20], 0.7, seed=0)["worst"]["label"]
+        assert worst["score"] < worst["limit"] <= 0.95
+    assert worst["limit"] > 0.7
+
+
+def test_a_leak_is_caught_on_little_data(martingales):
+    rng = np.random.default_rng(0)
+    for train in martingales:
+        for horizon in (5, 20):
+            label = train[f"label_h{horizon}"].to_numpy(np.float64)
+            for noise in (0.0, 0.3):
+                leaky = train.assign(ret_1=label + rng.normal(0, noise, len(train)))
+                with pytest.raises(LeakageError) as caught:
+                    scores.check_scores(leaky, [5, 20], 0.7, seed=0)
+                assert "feature 'ret_1' alone predicts label_h" in str(caught.value)
+    message = (
+        r"above 0\.95 \(from data\.audit\.max_feature_score = 0\.7, raised to what chance alone can reach on so few"
+    )
+    with pytest.raises(LeakageError, match=message):
+        scores.check_scores(leaky, [20], 0.7, seed=0)
+
+
+def test_chance_reaches_less_the_more_labels_there_are():
+    few, many = (scores.chance_score(independent, 0.4, 1_000) for independent in (25, 2_000))
+    assert few > 0.95
+    assert 0.55 < many < 0.6
+    assert scores.chance_score(2_000, 0.1, 1_000) > many
+    assert scores.chance_score(2_000, 0.4, 10) < many
 
 
 def test_bars_that_are_altered_are_still_bars_and_keep_their_past():

@@ -383,16 +383,16 @@ def test_gaps_are_those_that_a_slow_walk_finds(steps: list[list[int]]) -> None:
         times = pd.Timestamp("2020-01-01", tz="UTC") + quarter * np.cumsum([0, *each])
         parts.append(pd.DataFrame({"datetime": times, "symbol": f"S{number}"}))
     frame = pd.concat(parts, ignore_index=True)
-    usual = sorted(step for each in steps for step in each)[(sum(map(len, steps)) - 1) // 2]
     expected = []
-    for part in parts:
+    for part, own in zip(parts, steps, strict=True):
+        usual = sorted(own)[(len(own) - 1) // 2]
+        assert bar_spacing(part["datetime"]) == usual * quarter
         for before, after in zip(part["datetime"][:-1], part["datetime"][1:], strict=True):
             inside = 0
             while before + (inside + 1) * usual * quarter < after:
                 inside += 1
             if inside:
                 expected.append((part["symbol"][0], before, after, inside))
-    assert bar_spacing(frame["datetime"]) == usual * quarter
     gaps = find_gaps(frame)
     assert list(gaps.columns) == ["symbol", "start", "end", "missing_bars"]
     assert list(gaps.itertuples(index=False, name=None)) == expected
@@ -403,6 +403,19 @@ def test_no_gaps_give_an_empty_table_and_one_bar_has_no_spacing() -> None:
     assert bar_spacing(pd.DatetimeIndex(BASE["datetime"])) == pd.Timedelta("30min")
     with pytest.raises(DataError, match="1 bars have no spacing; give at least two bars of one symbol"):
         bar_spacing(BASE["datetime"][:1])
+
+
+def test_each_symbol_has_a_spacing_of_its_own() -> None:
+    spacings = {"AAA": ("30min", 200), "BBB": ("1h", 100)}
+    parts = [
+        pd.DataFrame({"datetime": pd.date_range("2020-01-01", periods=count, freq=step, tz="UTC"), "symbol": symbol})
+        for symbol, (step, count) in spacings.items()
+    ]
+    assert find_gaps(pd.concat(parts, ignore_index=True)).empty
+    gaps = find_gaps(pd.concat([parts[0].drop(index=7), parts[1].drop(index=[3, 4])], ignore_index=True))
+    assert gaps[["symbol", "missing_bars"]].to_numpy().tolist() == [["AAA", 1], ["BBB", 2]]
+    with pytest.raises(DataError, match="BBB: 1 bars have no spacing; give at least two bars of one symbol"):
+        find_gaps(pd.concat([parts[0], parts[1][:1]], ignore_index=True))
 
 
 def test_too_few_rows_are_named_by_symbol_count_and_need() -> None:

@@ -181,7 +181,7 @@ def in_this_process(command):
     """A worker without a process of its own; a peer is stood in for by the loader that every one of them uses."""
     from benchmarks._trainings import WAYS, Server
 
-    way, folder, settings = command[3:]
+    way, folder, settings = command[-3:]
     server = Server(WAYS.get(way, WAYS["per_item"]), Path(folder), json.loads(settings))
     return nullcontext(lambda **request: server.answer(**request))
 
@@ -198,6 +198,10 @@ def test_sequence_compares_training(capsys, monkeypatch):
         assert found[key] > 0
     limits, peers = found["heats"][:2]
     assert found["overhead"] == pytest.approx(1 / limits["bare"]["ratio"] - 1, abs=1e-3)
+    assert found["rss_ratio_uncached"] == pytest.approx(
+        limits["uncached"]["rss_added_mib"] / found["base_rows_and_model_mib"], rel=1e-2
+    )
+    assert not found.keys() & {"vs_uncached", "vs_loop", "vs_bare"}
     assert peers["qlib_fit"]["against"] == "fit"
     whole = (300 * 3 * 4 + 4 * 4 * limits["loop"]["parameters"]) / 2**20
     assert found["base_rows_and_model_mib"] == pytest.approx(whole, rel=1e-3)

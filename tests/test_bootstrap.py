@@ -224,6 +224,21 @@ def test_a_model_does_not_differ_from_itself():
         assert delta.verdict in ("noise", None), name
 
 
+def test_a_difference_that_no_resample_moves_is_noise():
+    flat = {"log_loss": np.full(100, 0.7), "mcc": np.full(100, 0.2)}
+    other = {"log_loss": np.full(100, 0.6), "mcc": np.full(100, 0.2 - 1e-16)}
+    found = deltas(({"log_loss": 0.7, "mcc": 0.2}, flat), ({"log_loss": 0.6, "mcc": 0.2 - 1e-16}, other), sample_of())
+    assert dataclasses.astuple(found["log_loss"]) == (pytest.approx(0.1), None, None, "noise")
+    assert found["mcc"].verdict == "noise"
+    assert found["mcc"].low <= 0 <= found["mcc"].high
+
+
+@pytest.mark.parametrize("times", [1, 2, 10])
+def test_too_few_times_are_refused(times):
+    with pytest.raises(DataError, match=rf"expected 11 times or more to resample, got {times}; give the test split"):
+        measure_all({"one": measured(times=times)}, CONFIG, 0)
+
+
 def test_joint_intervals_hold_together():
     rng = np.random.default_rng(3)
     resampled = rng.normal(0, [1.0, 2.0, 0.0], (4000, 3))

@@ -140,6 +140,15 @@ def test_no_methods_leave_probabilities_as_they_are():
     assert (choice.scaling, list(choice.losses)) == (NO_SCALING, ["none"])
 
 
+@pytest.mark.parametrize(("reach", "method"), [(100, "temperature"), (101, "none"), (1000, "none")])
+def test_too_few_batches_to_judge_by_leave_probabilities_as_they_are(reach, method):
+    rng = np.random.default_rng(12)
+    p, y = sample(rng, 2000, scale=3.0)
+    choice = choose_scaling(METHODS, p, y, judge(*sample(rng, 401, scale=3.0), reach))
+    assert choice.scaling.method == method
+    assert choice.losses["temperature"] < choice.losses["none"]
+
+
 def test_the_standard_error_knows_that_neighbours_depend():
     rng = np.random.default_rng(11)
     values = np.repeat(rng.normal(size=400), 10)  # ten times the same

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from barcast.training import callbacks
-from barcast.training.callbacks import LiveLog, Progress, fan_out
+from barcast.training import progress as progress_module
+from barcast.training.callbacks import LiveLog, fan_out
+from barcast.training.progress import Progress, with_speed
 
 
 class Clock:
@@ -29,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(callbacks, "time", clock)
+    monkeypatch.setattr(progress_module, "time", clock)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     return clock
@@ -60,6 +62,30 @@ def test_plain_lines_are_first_now_and_then_and_last(clock: Clock) -> None:
         "xgboost_h5  round 21/60  val_log_loss 1.0732  ETA 10 s",
         "xgboost_h5  round 41/60  val_log_loss 1.0752  ETA 5 s",
         "xgboost_h5  round 46/60  val_log_loss 1.0757  done in 42 s",
+    ]
+
+
+def test_speed_is_that_of_the_steps_which_are_taken_now(clock: Clock) -> None:
+    seen: list[dict[str, float]] = []
+    log = with_speed(lambda metrics, step: seen.append(dict(metrics)), replayed=2)
+    clock.now += 7  # reading what was kept
+    for step in range(4):
+        clock.now += 4 if step >= 2 else 0
+        log({"windows": 100.0} if step < 3 else {}, step)
+    assert seen == [{"windows": 100.0}, {"windows": 100.0}, {"windows": 100.0, "windows_per_second": 25.0}, {}]
+
+
+def test_time_left_of_a_training_that_goes_on_leaves_out_the_rounds_before(clock: Clock) -> None:
+    out = io.StringIO()
+    with Progress("gru_h5", 10, unit="epoch", stream=out, replayed=6) as progress:
+        for step in range(8):
+            clock.now += 15 if step >= 6 else 0
+            progress({"val_log_loss": 1.0}, step)
+    assert out.getvalue().splitlines() == [
+        "gru_h5  epoch 6/10  val_log_loss 1.0000",
+        "gru_h5  epoch 7/10  val_log_loss 1.0000",
+        "gru_h5  epoch 8/10  val_log_loss 1.0000  ETA 30 s",
+        "gru_h5  epoch 8/10  val_log_loss 1.0000  done in 30 s",
     ]
 
 
@@ -113,7 +139,7 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert callbacks._duration(seconds) == text
+    assert progress_module._duration(seconds) == text
 
 
 def train(folder: Path, rounds: int = 3) -> None:
@@ -176,6 +202,25 @@ def test_failed_training_leaves_the_live_folder_before(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no memory"), LiveLog(tmp_path / "live", "new") as live:
         run_out_of_memory(live)
     assert contents(tmp_path) == before
+
+
+def test_a_model_is_replaced_without_the_key_of_the_one_before(tmp_path: Path) -> None:
+    stamp = tmp_path / "live/params.yaml"
+    with LiveLog(tmp_path / "live", "first") as live, live.replacing_model():
+        assert not stamp.exists()
+    before = contents(tmp_path)
+    with (
+        pytest.raises(RuntimeError, match="no memory"),
+        LiveLog(tmp_path / "live", "new") as live,
+        live.replacing_model(),
+    ):
+        run_out_of_memory(live)
+    assert contents(tmp_path) == before
+    with LiveLog(tmp_path / "live", "second") as live:
+        with live.replacing_model():
+            pass
+        assert not stamp.exists()
+    assert contents(tmp_path) == {**before, "live/params.yaml": b"cell_key: second\n"}
 
 
 def test_importing_callbacks_imports_no_tracker() -> None:

@@ -167,6 +167,16 @@ def test_errors_say_what_to_do(service, folder):
     assert "expected <!-- barcast --> as its first line" in post(folder, github(service.url)).stderr
 
 
+def test_a_comment_that_was_never_written_is_one_line(tmp_path):
+    missing = post(tmp_path, {})
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == f"{tmp_path / 'comment.md'}: no such file; let .ci/experiment write it\n"
+    command = [sys.executable, str(REPOSITORY / ".ci/post.py")]
+    bare = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert bare.returncode == 1
+    assert bare.stderr.startswith("expected one argument, the folder that .ci/experiment wrote")
+
+
 def test_the_picture_says_what_it_lacks(tmp_path):
     command = [sys.executable, str(REPOSITORY / ".ci/picture.py"), "none.html", "none.png"]
     bare = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)

@@ -3,7 +3,9 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
@@ -12,6 +14,7 @@ from barcast import cli
 from barcast.config import validate
 from barcast.doctor import examine
 from barcast.evaluation.evaluator import EvaluateConfig
+from barcast.files import read_json, write_json
 from barcast.paths import Paths
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.evaluate import evaluate
@@ -59,6 +62,38 @@ def test_models_lists_every_model_with_its_family(barcast):
     for word in ("xgboost", "lightgbm", "catboost", "logistic", "prior", "gbdt", "baseline"):
         assert word in out
     assert "xgboost" not in barcast("models", "--family", "linear")[1]
+    code, out, err = barcast("models", "--family", "foo")
+    assert (code, out) == (1, "")
+    assert "error: unknown family 'foo'; known families: attention, baseline, gbdt, linear" in err
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(barcast, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("barcast.models.registry.ModelRegistry.list_models", interrupted)
+    assert barcast("models") == (130, "", "interrupted; run the same command to go on\n")
+    monkeypatch.setattr("barcast.cli.app", interrupted)  # before or after Typer has its hands on it
+    assert barcast("models") == (130, "", "interrupted; run the same command to go on\n")
+    monkeypatch.setenv("BARCAST_DEBUG", "1")
+    code, _, err = barcast("models")
+    assert code == 130
+    assert "Traceback" in err
+    assert err.endswith("\ninterrupted; run the same command to go on\n")
+
+
+def test_other_exit_codes_are_passed_on(barcast, write_params, monkeypatch):
+    write_params()
+    monkeypatch.setattr("barcast.cli._app.subprocess.run", lambda *a, **k: SimpleNamespace(returncode=130))
+    assert barcast("train", "xgboost", "--horizon", "5") == (130, "", "")
+
+
+def test_importance_refuses_a_cell_outside_the_matrix(barcast, write_params):
+    write_params({"models": ["prior"], "horizons": [5]})
+    code, _, err = barcast("importance", "gru", "--horizon", "7")
+    assert (code, err) == (1, "error: params.yaml: gru_h7 is not in the matrix; models: prior; horizons: 5\n")
+    code, _, err = barcast("importance", "prior", "--horizon", "5")
+    assert "no trained model; run `dvc repro train@prior-5` first" in err
 
 
 def test_outside_a_repository_it_says_so_in_one_line(barcast, tmp_path):
@@ -91,6 +126,20 @@ def test_leaderboard_in_three_forms(barcast, compared):
     board = json.loads(barcast("leaderboard", "--json")[1])
     assert {row["model"] for row in board["horizons"]["h5"]} == {"prior", "stub"}
     assert "| stub |" in barcast("leaderboard", "--md")[1]
+
+
+def test_leaderboard_says_which_rows_are_newer(barcast, compared, tmp_path):
+    assert barcast("leaderboard")[2] == ""
+    file = Paths(tmp_path).cell_metrics("stub_h5")
+    metrics = read_json(file)
+    metrics["val"]["log_loss"] += 1e-9
+    write_json(file, metrics)
+    for form in ([], ["--md"], ["--json"]):
+        _, out, err = barcast("leaderboard", *form)
+        assert err == "note: 1 row is newer than this table: stub_h5; run `dvc repro`\n"
+        assert "note:" not in out, "what reads JSON or Markdown is not disturbed"
+    shutil.rmtree(Paths(tmp_path).run("prior_h5"))
+    assert "note: 1 row" in barcast("leaderboard")[2], "a cell that left the matrix is none that is newer"
 
 
 def test_leaderboard_before_any_run_says_what_to_do(barcast):
@@ -145,13 +194,23 @@ def test_doctor_says_what_to_mend(sound, write_params, changes, subject, text):
     assert text in finding.text
 
 
+def test_doctor_goes_on_when_the_bars_are_too_few(sound):
+    bars = pd.read_parquet(REPOSITORY / "data/raw/bars.parquet").groupby("symbol").head(1)
+    bars.to_parquet(sound / "data/raw/bars.parquet", index=False)
+    found = findings(sound)
+    assert not found["data"].ok
+    assert found["data"].text == "BTC: 1 bars have no spacing; give at least two bars of one symbol"
+    assert found["params"].ok
+    assert "lock" in found
+
+
 def test_doctor_names_libraries_that_differ_from_the_lock(sound):
     (sound / "requirements.lock").write_text("# pins\nnumpy==1.0\nno-such-library==2\n")
     finding = findings(sound)["libraries"]
     assert not finding.ok
     assert "numpy 2." in finding.text
     assert "no-such-library missing instead of ==2" in finding.text
-    assert "run `pip install -r requirements.lock`" in finding.text
+    assert "run `pip install --no-deps -r requirements.lock`" in finding.text
 
 
 def test_doctor_exits_with_1_while_something_is_to_mend(barcast, sound):

@@ -16,6 +16,7 @@ from barcast.config import dump_yaml, load_yaml, validate
 from barcast.errors import ConfigError, DataError
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.evaluation.leaderboard import Leaderboard, Row, load_leaderboard, render_markdown, render_terminal
+from barcast.evaluation.significance import diebold_mariano
 from barcast.evaluation.standings import SeedSpread
 from barcast.evaluation.verdicts import Delta, Interval
 from barcast.files import read_json
@@ -176,6 +177,58 @@ def test_significance_has_every_pair_once(evaluated):
     assert set(content["mcs"]) == set(MODELS)
     assert 0 <= content["spa"]["lower"] <= content["spa"]["consistent"] <= content["spa"]["upper"] < 0.05
     assert content["times"] * 2 == content["windows"] == len(pd.read_parquet(evaluated.predictions("sharp_h5", "test")))
+
+
+def test_the_labels_at_hand_say_how_far_they_reach(paths, monkeypatch):
+    """Labels made elsewhere may reach further than their horizon; only those that are known count."""
+    seen = []
+
+    def watch(first, second, reach):
+        seen.append(reach)
+        return diebold_mariano(first, second, reach)
+
+    monkeypatch.setattr("barcast.evaluation.standings.diebold_mariano", watch)
+    one_horizon = config(cells=[{"model": m, "horizon": 5} for m in MODELS])
+    compare(one_horizon, paths)
+    assert set(seen) == {5}
+    file = paths.windows / "labels/test_h5.npy"
+    labels = np.load(file)
+    labels["reach"][np.flatnonzero(labels["known"])[7]] = 23
+    labels["reach"][np.flatnonzero(~labels["known"])[0]] = 99
+    np.save(file, labels)
+    seen.clear()
+    compare(one_horizon, paths)
+    assert set(seen) == {23}
+    file.unlink()
+    with pytest.raises(DataError, match=r"labels/test_h5.npy: no such window file; run `dvc repro window` first"):
+        compare(one_horizon, paths)
+
+
+def keep_times(paths, kept, **changes):
+    for model in MODELS:
+        file = paths.predictions(f"{model}_h5", "test")
+        frame = pd.read_parquet(file)
+        frame[frame["datetime"].isin(sorted(frame["datetime"].unique())[:kept])].assign(**changes).to_parquet(file)
+
+
+def test_a_test_of_one_time_is_refused(paths):
+    keep_times(paths, 1)
+    with pytest.raises(DataError, match="expected 11 times or more to resample, got 1"):
+        compare(config(cells=[{"model": m, "horizon": 5} for m in MODELS]), paths)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_losses_that_always_differ_by_the_same_are_noise(paths):
+    for model, sure in (("sharp", 0.8), ("blunt", 0.6)):
+        file = paths.predictions(f"{model}_h5", "test")
+        said = {"p_down": (1 - sure) / 2, "p_flat": sure, "p_up": (1 - sure) / 2, "prediction": 0, "label": 0}
+        pd.read_parquet(file).assign(**said).to_parquet(file)
+    rows = compare(config(reference="blunt", cells=[{"model": m, "horizon": 5} for m in ("sharp", "blunt")]), paths)
+    found = {row.model: row for row in rows.horizons[5]}
+    assert found["sharp"].delta_reference == Delta(pytest.approx(np.log(0.6 / 0.8)), None, None, "noise")
+    assert found["sharp"].mcs_p == found["blunt"].mcs_p == 1.0
+    content = read_json(paths.report / "significance.json")["h5"]
+    assert (content["spa"], content["pairs"][0]["dm_p"]) == (None, 1.0)
 
 
 def test_every_trial_counts(paths):

@@ -3,9 +3,12 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import Field, model_validator
+from ruamel.yaml import YAML
 
-from barcast.config import Section, dump_yaml, load_yaml, nearest, validate
+from barcast.config import Section, dump_yaml, load_yaml, nearest, parse_yaml, validate
 from barcast.errors import ConfigError
 
 
@@ -54,6 +57,7 @@ def test_good_values_pass_and_an_int_serves_as_a_float():
         ("seed", True, r"^params.yaml: seed = True: expected a valid integer$"),
         ("scaler.clip", -1, r"^params.yaml: scaler.clip = -1: expected greater than 0$"),
         ("scaler.kind", "robot", r"^params.yaml: scaler.kind = 'robot': expected 'robust' or 'standard'$"),
+        ("scaler.clip", float("inf"), r"^params.yaml: scaler.clip = inf: expected a finite number$"),
         ("scaler.clip", None, r"^params.yaml: key 'scaler.clip' is missing; every value must stand in the file$"),
     ],
 )
@@ -75,6 +79,7 @@ def test_prefix_and_keys_place_the_error_in_the_whole_file():
         ("a: [1", "not valid YAML"),
         ("- 1\n- 2", "expected a mapping of keys to values, got list"),
         ("a: 1\nb: {c: 1,\n c: 2}", "line 3: key 'c' stands twice"),
+        ("a: 1\n? [1, 2]\n: 3", r"line 2: key \[1, 2\]: expected a word or a number"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):
@@ -99,3 +104,54 @@ def test_dump_and_load_are_inverse(tmp_path):
 def test_nearest_gives_up_on_what_resembles_nothing():
     assert nearest("max_dept", ["max_depth", "max_bins"]) == "max_depth"
     assert nearest("qqqq", ["max_depth"]) is None
+
+
+def test_a_file_that_is_no_utf8_is_named(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match=r"params.yaml: byte 3 is no UTF-8; save the file as UTF-8"):
+        load_yaml(file)
+
+
+SCALARS = "5e-05 1e-4 1.5E+3 .5 1. -3 +5 010 0o10 0x1F true False yes NO 1:30 1_000 .inf ~ null x 0.1.2 e5 +".split()
+TEXT = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=8)
+
+
+def test_scalars_are_read_as_dvc_reads_them():
+    """DVC writes `-S` with ruamel.yaml, whose YAML is 1.2."""
+    text = "".join(f"k{number}: {scalar}\n" for number, scalar in enumerate(SCALARS))
+    found, expected = parse_yaml(text), YAML(typ="safe", pure=True).load(text)
+    assert found == expected
+    assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
+
+
+@given(st.dictionaries(TEXT, TEXT | st.floats(allow_nan=False) | st.integers() | st.booleans()))
+@example({scalar: scalar for scalar in SCALARS})
+def test_what_is_dumped_is_read_back_the_same(content):
+    found = parse_yaml(dump_yaml(content))
+    assert found == content
+    assert [type(value) for value in found.values()] == [type(value) for value in content.values()]
+
+
+def test_a_merged_key_may_be_replaced():
+    assert parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")["b"] == {"x": 1, "y": 3}
+
+
+def test_a_rule_between_keys_is_told_without_all_their_values():
+    class Range(Section):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _ordered(self):
+            if self.high < self.low:
+                raise ValueError("high ≥ low")
+            return self
+
+    class Whole(Section):
+        range: Range
+
+    with pytest.raises(ConfigError, match=r"^params.yaml: expected high ≥ low$"):
+        validate(Range, {"low": 2, "high": 1}, "params.yaml")
+    with pytest.raises(ConfigError, match=r"^params.yaml: range: expected high ≥ low$"):
+        validate(Whole, {"range": {"low": 2, "high": 1}}, "params.yaml")

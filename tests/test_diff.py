@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from dvc.repo.experiments.refs import ExpRefInfo
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -262,6 +263,27 @@ def test_what_kind_of_change_made_a_cell_run(repository):
     assert "`good_h5`: trained again, with the same results" in text
 
 
+def test_a_cell_whose_settings_changed_without_a_run_is_not_as_it_was(repository):
+    stages = repository.record()
+    repository.specs["good_h5"] = repository.spec({"max_depth": 8}, code={"barcast.models": "1"})
+    stages["spec"] = repository.record()["spec"]  # `spec` alone ran
+    (repository.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    assert {model: cell.run for model, cell in repository.cells().items()} == {
+        **dict.fromkeys(("prior", "same", "ensemble"), "as it was"),
+        "good": "not run yet",
+    }
+    text = diff_text.render_markdown(repository.diff())
+    assert "4 cells: 1 not run yet, 3 as it was." in text
+    assert "- `good_h5`: not run yet\n" in text
+    assert "| parameter | `max_depth` 4 → 8 | good_h5 |" in text
+
+
+def test_specs_are_read_as_dvc_writes_them(repository):
+    repository.specs["good_h5"] = repository.spec({"max_depth": 4, "rate": 1e-05}, code={"barcast.models": "1"})
+    repository.record()
+    assert Change("parameter", "rate", None, "1e-05") in repository.cells()["good"].changes
+
+
 def test_new_data_reach_every_cell_and_the_source_is_named(repository):
     repository.data["data/windows/train"] = "d2.dir"
     repository.record()
@@ -469,8 +491,48 @@ def test_what_the_cache_lacks_comes_from_the_remote(repository, tmp_path):
 
 
 def test_an_unknown_revision(repository):
-    with pytest.raises(DataError, match=r"^'mian': no revision that Git knows; `git branch --all` lists"):
+    with pytest.raises(DataError, match=r"^'mian': no revision that Git knows; `git branch --all` .*`dvc exp list"):
         Revision.committed("mian", Cache(repository.root))
+
+
+@pytest.fixture
+def experiment(repository):
+    """The commit of `quick`, a better experiment on the present commit, kept under the name that DVC gives it."""
+    return save(repository, predictions(1.2, seed=4))
+
+
+def save(repository, frame):
+    def head():
+        return (repository.root / ".git/refs/heads/main").read_text().strip()
+
+    base = head()
+    repository.frames["good"] = frame
+    repository.record()
+    repository.commit()
+    made = head()
+    repository.git("update-ref", str(ExpRefInfo(base, "quick")), made)
+    repository.git("reset", "-q", "--hard", base)
+    return made
+
+
+def test_an_experiment_is_found_by_its_name(repository, experiment):
+    cells = json.loads(CliRunner().invoke(app, ["diff", "main", "quick", "--json"]).stdout)["cells"]
+    assert [cell["deltas"]["log_loss"]["verdict"] for cell in cells if cell["deltas"]] == ["better"]
+    named = Revision.committed("quick", Cache(repository.root))
+    assert (named.name, named.stages) == ("quick", Revision.committed(experiment, Cache(repository.root)).stages)
+
+
+def test_of_experiments_with_one_name_that_of_the_present_commit_is_meant(repository, experiment):
+    first = Revision.committed("quick", Cache(repository.root))
+    repository.git("commit", "-q", "--allow-empty", "-m", "later")
+    assert Revision.committed("quick", Cache(repository.root)).stages == first.stages
+    second = save(repository, predictions(0.1, seed=4))
+    assert Revision.committed("quick", Cache(repository.root)).stages != first.stages
+    repository.git("commit", "-q", "--allow-empty", "-m", "latest")
+    with pytest.raises(DataError, match=r"^'quick': several experiments have this name; give the hash") as told:
+        Revision.committed("quick", Cache(repository.root))
+    assert experiment[:10] in str(told.value)
+    assert second[:10] in str(told.value)
 
 
 def test_a_revision_from_before_the_pipeline(repository):

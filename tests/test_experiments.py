@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from barcast import cli
 from barcast.adopt import adopt, set_values
-from barcast.errors import ConfigError, DataError
+from barcast.config import parse_yaml
+from barcast.errors import ConfigError, DataError, ModelError
 from barcast.experiments import Experiment, list_experiments, load_experiment, merge
 from barcast.models.registry import ModelRegistry
+from barcast.overrides import check_overrides
 from barcast.paths import Paths
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -83,7 +85,7 @@ def test_dvc_reads_the_overrides_as_they_are_meant(tmp_path_factory, values):
     sweeps = list(get_hydra_sweeps({file.name: overrides}))
     assert len(sweeps) == 1  # a list is a value, not a sweep
     apply_overrides(file, sweeps[0][file.name])
-    assert yaml.safe_load(file.read_text()) == merge(base, nested)
+    assert parse_yaml(file.read_text()) == merge(base, nested)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +156,26 @@ def test_values_that_are_refused_are_not_written(root):
 def test_what_can_not_be_adopted_says_what_to_do(root):
     with pytest.raises(ConfigError, match="xgboost: expected tune@model-horizon, such as tune@xgboost-5"):
         adopt(root, "xgboost", into_params=False)
-    with pytest.raises(DataError, match=r"tune/gru_h20/best_params.yaml: .* run `dvc repro tune@gru-20` first"):
-        adopt(root, "tune@gru-20", into_params=False)
+    with pytest.raises(ConfigError, match=r"params.yaml: horizon 7 is not in the matrix; horizons: 5, 20"):
+        adopt(root, "tune@gru-7", into_params=False)
+    with pytest.raises(ModelError, match=r"unknown model 'xgbost'; did you mean 'xgboost'\?"):
+        adopt(root, "tune@xgbost-5", into_params=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("tune@lightgbm-5", "dvc repro tune@lightgbm-5"),
+        ("tune@xgboost-5", "dvc exp run -S 'tune.models=[lightgbm,xgboost]' tune@xgboost-5"),
+        ("lightgbm-20", "dvc exp run -S 'tune.horizons=[5,20]' tune@lightgbm-20"),
+        ("gru-20", "dvc exp run -S 'tune.models=[lightgbm,gru]' -S 'tune.horizons=[5,20]' tune@gru-20"),
+    ],
+)
+def test_what_was_not_tuned_names_a_command_that_tunes_it(root, target, command):
+    with pytest.raises(DataError, match=re.escape(f"best_params.yaml: no such file; run `{command}` first")):
+        adopt(root, target, into_params=False)
+    changes = [change.removeprefix("tune.") for change in re.findall(r"'(.*?)'", command)]
+    check_overrides(root / "params.yaml", [f"tune.{change}" for change in changes])
 
 
 def test_a_new_production_file_is_made(root):

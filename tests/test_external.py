@@ -129,16 +129,32 @@ def test_an_unknown_outcome_is_null_in_all_its_columns(load):
         (drop(*[f"f{n:03d}" for n in range(107)]), r"train_scaled.parquet: no feature; all columns are keys"),
         (put("f003", np.nan), r"val_scaled.parquet: MES 20.*T.*\+00:00: f003 = nan: expected a finite number"),
         (put("f003", np.inf, "test", 50), r"test_scaled.parquet: MGC 20.*: f003 = inf: expected a finite number"),
+        (
+            retype("f003", lambda column: column.astype(float).mask(column.index == 7, 1e39)),
+            r"train_scaled.parquet: MES 20.*: f003 = 1e\+39: expected a finite number, in float32 as well; mend",
+        ),
         (put("close", 0.0), r"val_scaled.parquet: MES 20.*: close = 0.0: expected a raw price above 0"),
         (put("volume", np.nan), r"volume = nan: expected a finite number"),
         (put("label_h5", 2), r"val_scaled.parquet: MES 20.*: label_h5 = 2: expected -1, 0, 1 or null"),
         (put("label_h20", 0.5), r"label_h20 = 0.5: expected -1, 0, 1 or null"),
         (put("bars_to_hit_h5", -1), r"bars_to_hit_h5 = -1: expected a whole number from 0"),
         (put("bars_to_hit_h5", 1.5), r"bars_to_hit_h5 = 1.5: expected a whole number from 0"),
+        (
+            retype("bars_to_hit_h5", lambda column: column.astype(float).mask(column.index == 7, 3e9)),
+            r"bars_to_hit_h5 = 3000000000.0: expected a whole number from 0 to 2147483647",
+        ),
         (put("bars_to_hit_h5", np.nan), r"bars_to_hit_h5 = nan: expected a whole number from 0"),
         (
             put("sample_weight_h5", -0.1),
             r"sample_weight_h5 = -0.1.*: expected a finite weight from 0 on a labelled row",
+        ),
+        (
+            retype("sample_weight_h20", lambda column: column.astype(float) * 1e39),
+            r"sample_weight_h20 = .*e\+3\d: expected a finite weight",
+        ),
+        (
+            retype("label_h20", lambda column: column.astype(float) * np.nan, splits=["test"]),
+            r"test_scaled.parquet: label_h20 is null in all 81 rows; give more rows, or drop 20 from horizons",
         ),
         (put("sample_weight_h20", np.nan), r"sample_weight_h20 = nan: expected a finite weight"),
         (put("mfe_h20", np.inf), r"mfe_h20 = inf: expected a finite number or null"),
@@ -195,6 +211,20 @@ def test_splits_out_of_order_are_a_leak(load):
         load(lambda frames: {**frames, "val": frames["test"], "test": frames["val"]})
 
 
+def test_a_split_may_not_start_before_another_symbol_has_ended_the_one_before(load):
+    def overlap(frames):
+        for frame in frames.values():  # MES as a whole later than MGC: each is in order, together they overlap
+            frame.loc[frame["symbol"] == "MES", "datetime"] += pd.Timedelta(days=60)
+
+    message = (
+        r"val of MGC starts 20.*\+00:00, but train of MES ends 20.*\+00:00; symbols move together: split all of them "
+        "at the same times"
+    )
+    with pytest.raises(LeakageError, match=message):
+        load(overlap)
+    load(overlap, symbols=["MES"])
+
+
 def test_missing_and_unreadable_files_are_named(load, tmp_path):
     load()
     (tmp_path / "val_scaled.parquet").write_text("no parquet")
@@ -203,3 +233,5 @@ def test_missing_and_unreadable_files_are_named(load, tmp_path):
     (tmp_path / "val_scaled.parquet").unlink()
     with pytest.raises(DataError, match=r"val_scaled.parquet: no such file; .* needs train_scaled.parquet, val_scaled"):
         load_splits(tmp_path, SYMBOLS, HORIZONS)
+    with pytest.raises(DataError, match=r"val_scaled.parquet: no such file; run `dvc repro prepare`$"):
+        load_splits(tmp_path, SYMBOLS, HORIZONS, prepared=True)

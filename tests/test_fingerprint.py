@@ -52,6 +52,11 @@ def test_a_fingerprint_holds_every_module_and_library_that_is_imported_at_any_de
     assert net.libraries == {}
 
 
+def test_a_library_that_another_solves_with_counts_too(source):
+    edit(source, "loop.py", "import json", "from sklearn.linear_model import LogisticRegression")
+    assert list(of(source, "barcast.loop").libraries) == ["scikit-learn", "scipy"]
+
+
 def test_observers_and_type_checking_imports_do_not_count(source):
     stage = of(source, "barcast.stage")
     assert list(stage.code) == ["barcast", "barcast.stage"]
@@ -92,7 +97,7 @@ def test_what_can_change_a_result_changes_just_the_fingerprints_of_its_users(sou
 
 
 def test_a_library_that_is_not_installed_is_named():
-    with pytest.raises(ConfigError, match=r"'no_such_library' is not installed; run `pip install -r"):
+    with pytest.raises(ConfigError, match=r"'no_such_library' is not installed; run `pip install --no-deps -r"):
         installed_versions(["no_such_library"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.config import validate
+from barcast.data._scan import SlowScan
 from barcast.data.labels import (
     BarrierConfig,
     LabelConfig,
@@ -99,7 +101,45 @@ def plain_label(bars: pd.DataFrame, atr: float, barrier: BarrierConfig, t: int) 
     return dict(zip(names, (label, len(so_far), mae, mfe, touch, quality), strict=True))
 
 
+def scanned(bars: pd.DataFrame, config: LabelConfig, symbol: str, horizon: int) -> list[tuple[int | None, int | None]]:
+    scan, barrier = SlowScan(bars, config.atr_period), config.barriers(symbol, horizon)
+    return [scan.outcome(t, barrier) for t in range(len(bars))]
+
+
+def stored(labels: pd.DataFrame, horizon: int) -> list[tuple[int | None, int | None]]:
+    pairs = zip(labels[f"label_h{horizon}"], labels[f"bars_to_hit_h{horizon}"], strict=True)
+    return [(None, None) if label is pd.NA else (label, hits) for label, hits in pairs]
+
+
 # --- labels ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(bars=paths(), symbol=st.sampled_from(["BTC", "ETH"]), period=st.integers(1, 5))
+def test_labels_are_exactly_those_of_the_audits_slow_scan(bars: pd.DataFrame, symbol: str, period: int) -> None:
+    config = config_of(atr_period=period)
+    labels = label_bars(bars, config, symbol, [5, 20])
+    for horizon in (5, 20):
+        assert scanned(bars, config, symbol, horizon) == stored(labels, horizon)
+
+
+def test_labels_of_the_embedded_bars_are_exactly_those_of_the_audits_slow_scan() -> None:
+    bars = pd.read_parquet(Path(__file__).parents[1] / "data/raw/bars.parquet")[:8_000]
+    config = config_of(atr_period=14)
+    labels = label_bars(bars, config, "ETH", [5, 20])
+    for horizon in (5, 20):
+        found = stored(labels, horizon)
+        assert scanned(bars, config, "ETH", horizon) == found
+        assert {label for label, _ in found} == {-1, 0, 1, None}
+
+
+def test_the_slow_scan_lets_rounding_alone_decide_either_way() -> None:
+    """The true ranges are 2 throughout; bar 3 stops short of the barrier at 102 by `away`."""
+    for away, labels in {0.0: {1, 0}, 1e-10: {1, 0}, 1e-4: {0}, -1e-4: {1}}.items():
+        last = (102 - away, 100 - away, 101 - away)
+        scan = SlowScan(frame_of([(101.0, 99.0, 100.0)] * 3 + [last, (101.0, 99.0, 100.0)]), 1)
+        barrier = BarrierConfig(k_up=1.0, k_down=1.0, max_bars=1)
+        assert {label for label in (-1, 0, 1) if scan.allows((label, 1), 2, barrier)} == labels
 
 
 @settings(max_examples=40, deadline=None)

@@ -18,7 +18,7 @@ LAYERS = [  # top to bottom; a module belongs to its longest matching name
     ["barcast.tuning", "barcast.evaluation"],
     ["barcast.training"],
     ["barcast.models"],
-    ["barcast.training.loop", "barcast.training.callbacks"],  # what models fit with, and report through
+    ["barcast.training.loop", "barcast.training.session", "barcast.training.callbacks"],  # what models use
     [
         "barcast.training._batches",
         "barcast.training._memory",
@@ -32,6 +32,7 @@ LAYERS = [  # top to bottom; a module belongs to its longest matching name
         "barcast.paths",
         "barcast.tracking",
         "barcast.fingerprint",
+        "barcast.pins",
         "barcast.files",
         "barcast.errors",
         "barcast.revisions",

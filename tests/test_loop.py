@@ -16,6 +16,7 @@ from torch import nn
 from barcast.data.windows import Windows
 from barcast.errors import ModelError
 from barcast.networks.describe import describe
+from barcast.networks.nhits import NHITS
 from barcast.networks.recurrent import Recurrent
 from barcast.networks.transformer import Transformer
 from barcast.training._batches import WindowSource, epoch_batches, in_order
@@ -24,12 +25,11 @@ from barcast.training.loop import (
     Examples,
     Watch,
     fit_network,
-    pick_device,
     predict_logits,
     seeded,
-    torch_session,
 )
 from barcast.training.loop_config import LoopConfig
+from barcast.training.session import pick_device, torch_session
 
 CPU = torch.device("cpu")
 LENGTH, WIDTH = 6, 3
@@ -183,7 +183,28 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, schedule):
     assert fit(resumed, folder=folder, **options) == expected
     assert seen == expected[:3]
     assert weights(resumed) == weights(whole)
-    assert not folder.exists()
+    again = small_network(seed=6)  # what is made of the training may be lost still: it stays until it is taken away
+    assert fit(again, folder=folder, **options) == expected
+    assert weights(again) == weights(whole)
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "progress.json"])
+def test_a_damaged_unfinished_training_begins_anew_and_says_so(tmp_path, capsys, file):
+    whole, folder = small_network(), tmp_path / "unfinished"
+    expected = fit(whole, max_epochs=2)
+    fit(small_network(seed=3), max_epochs=1, folder=folder)
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2])
+    again = small_network()
+    assert fit(again, max_epochs=2, folder=folder) == expected
+    assert weights(again) == weights(whole)
+    assert "unfinished: the unfinished training is damaged; it begins anew" in capsys.readouterr().err
+
+
+def test_a_fitted_network_is_ready_to_answer():
+    network = small_network()
+    fit(network, max_epochs=1)
+    assert not any(module.training for module in network.modules())
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_training():
@@ -214,6 +235,20 @@ def test_schedules():
     scores = iter([1.0, 2.0, 2.0, 2.0, 2.0, 0.5, 2.0, 2.0])
     plateau = rates(schedule="plateau", max_epochs=8, score=lambda: next(scores))
     np.testing.assert_allclose(plateau, [0.01] * 4 + [0.005] * 4)
+    short = rates(schedule="constant", warmup_epochs=0.001)  # over before the first step ends
+    np.testing.assert_allclose(short, [0.01] * 4)
+    (once,) = rates(max_epochs=1, warmup_epochs=0.5)
+    np.testing.assert_allclose(once, 0.005 * (1 + np.cos(np.pi * (1 - 1 / 8 - 0.5) / 0.5)))
+
+
+@pytest.mark.parametrize(("patience", "halved_after"), [(1, 1), (3, 1), (4, 2), (7, 3)])
+def test_a_plateau_is_seen_before_patience_ends(patience, halved_after):
+    worse = iter(range(100))
+    options = {"schedule": "plateau", "max_epochs": 20, "patience": patience, "score": lambda: float(next(worse))}
+    found = rates(**options)
+    assert len(found) == 1 + patience
+    halvings = [0, *((epoch - 1) // halved_after for epoch in range(1, 1 + patience))]
+    np.testing.assert_allclose(found, 0.01 * 0.5 ** np.array(halvings))
 
 
 def test_plateaus_are_counted_from_the_history():
@@ -253,6 +288,29 @@ def test_weights_of_windows_and_classes_are_weights_of_the_loss():
         fit(network, case, max_epochs=1, batch_size=64, schedule="constant", clip_norm=0.0)
         results.append(predict_logits(network, examples.X, settings(), CPU))
     np.testing.assert_allclose(*results, atol=1e-5)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.3, 1e3])
+def test_the_loop_is_the_plain_one_written_out(clip_norm):
+    """Three epochs with decay, a cosine without warm-up, and gradients that are never, sometimes or not clipped."""
+    examples, plain, ours = make(), small_network(), small_network()
+    X, y = torch.from_numpy(examples.X[:]), torch.from_numpy(examples.y)
+    vectors, matrices = ([p for p in plain.parameters() if (p.ndim > 1) is kind] for kind in (False, True))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer, norms = torch.optim.AdamW(groups, lr=0.01), []
+    for epoch in range(3):
+        batches = epoch_batches(len(y), 16, 1, seeded(7, epoch))
+        for number, batch in enumerate(batches):
+            for group in groups:
+                group["lr"] = 0.01 * 0.5 * (1 + math.cos(math.pi * (epoch + number / len(batches)) / 3))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(X[batch]), y[batch]).backward()
+            norms.append(nn.utils.clip_grad_norm_(plain.parameters(), clip_norm or math.inf).item())
+            optimizer.step()
+    assert min(norms) < 0.3 < max(norms)
+    fit(ours, max_epochs=3, weight_decay=0.1, clip_norm=clip_norm)
+    for name, found in ours.state_dict().items():
+        np.testing.assert_allclose(found.numpy(), plain.state_dict()[name].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("run_length", [1, 4])
@@ -359,6 +417,8 @@ def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ModelError, match=f"device = '{name}': this machine has none"):
         pick_device(name)
+    with pytest.warns(UserWarning, match=rf"device = '{name}': this machine has none .* answers on its cpu"):
+        assert pick_device(name, answering=True) == CPU
     assert pick_device("auto") == CPU
 
 
@@ -390,6 +450,11 @@ def test_the_receptive_field_ends_where_no_bar_counts():
             return self.linear(x[:, -2:].flatten(1))
 
     assert describe(LastTwo(), seq_len=9, width=4)["receptive_field"] == 2
+
+
+def test_a_bar_that_one_windows_maximum_passes_over_counts_too():
+    network = NHITS(60, 1, 8, 1, [8, 4, 2], "max", 0.0)
+    assert describe(network, seq_len=60, width=1)["receptive_field"] == 60
 
 
 @pytest.mark.parametrize("run_length", [1, 8])

@@ -4,6 +4,7 @@ The hyperparameters are those of params.yaml with a few made small; `SMALL` is a
 keys a model has.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,7 @@ class TestWhatIsRefused:
             ({"X_val": VAL_X[:][:, :5]}, r"X_val: expected windows of 8 bars like X_train, got 5"),
             ({"X_train": TRAIN_X.rows}, r"expected windows \[N, L, F\], got an array of shape \(600, 4\)"),
             ({"X_train": TRAIN_X[:0], "y_train": TRAIN_Y[:0]}, r"X_train: expected at least one window"),
+            ({"X_train": np.empty((len(TRAIN_X), 0, 4))}, r"expected windows of at least one bar"),
             ({"y_train": TRAIN_Y[1:]}, r"y_train: expected \d+ labels, one a window, got shape"),
             ({"y_val": VAL_Y + 1}, r"y_val: expected labels in \{-1, 0, 1\}, got 2"),
             ({"sample_weight": -WEIGHT}, r"sample_weight: expected \d+ finite values"),
@@ -460,6 +462,42 @@ def test_an_error_of_the_log_comes_through(name):
     with pytest.raises(OSError, match="no space left on device"):
         fit(model, log=log)
     assert not model.is_fitted
+
+
+@pytest.mark.parametrize("name", ["gru", "xgboost"])
+def test_a_second_fit_that_fails_leaves_no_model(name):
+    def fail(metrics, step):
+        raise RuntimeError("the log failed")
+
+    model = fit(create(name, max_rounds=2, max_epochs=2))
+    with pytest.raises(RuntimeError, match="the log failed"):
+        fit(model, log=fail)
+    assert not model.is_fitted
+    with pytest.raises(ModelError, match=f"{name}: predict was called before fit"):
+        model.predict_proba(VAL_X)
+
+
+@pytest.mark.parametrize("name", ["patchtst", "gru"])
+def test_threads_that_ask_at_once_get_the_same_answers(name, tmp_path):
+    """In training mode, for one thread alone, batch norm and dropout would spoil those of the others."""
+    fitted = fit(create(name, max_epochs=1, dropout=0.5))
+    fitted.save(tmp_path / "model")
+    loaded = type(fitted).load(tmp_path / "model")
+    expected = fitted.predict_proba(VAL_X)
+    for model in (fitted, loaded):
+        with ThreadPoolExecutor(4) as pool:
+            for answer in pool.map(lambda _, one=model: one.predict_proba(VAL_X), range(16)):
+                np.testing.assert_array_equal(answer, expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_another_device_answers_here_and_says_so(name, model, tmp_path):
+    model.save(tmp_path / "model")
+    file = tmp_path / "model/model.json"
+    file.write_text(file.read_text().replace('"device": "cpu"', '"device": "mps"'))
+    elsewhere = type(model).load(tmp_path / "model")
+    with pytest.warns(UserWarning, match="device = 'mps': this machine has none that torch can use"):
+        np.testing.assert_array_equal(elsewhere.predict_proba(VAL_X[:5]), model.predict_proba(VAL_X[:5]))
 
 
 def test_logistic_says_when_it_has_not_converged(recwarn):

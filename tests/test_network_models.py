@@ -1,5 +1,6 @@
 """What every network promises beyond the contract of `test_models.py`."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from barcast.models.base import log_loss
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params, resolve_model
 from barcast.paths import Paths
+from barcast.stages import train as stage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMS = load_params(REPOSITORY / "params.yaml")
@@ -194,3 +196,36 @@ def test_a_killed_cell_ends_in_the_same_files_as_an_unbroken_one(tmp_path):
     assert files[0] == files[1]
     assert len(files[0]) > 5
     assert list(itertools.chain(*(each.unfinished("gru_h5").glob("*") for each in paths.values()))) == []
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_cell_that_goes_on_times_only_the_epochs_that_it_trains_now(tmp_path, monkeypatch, damaged):
+    paths, reached = Paths(tmp_path), {}
+    write_windows(paths)
+    paths.specs.mkdir(parents=True)
+    content = {"config": config("gru", max_epochs=5), "libraries": {}}
+    paths.spec("gru_h5").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+
+    @contextlib.contextmanager
+    def open_run(*arguments):
+        yield log
+
+    def log(metrics, step):
+        if step == 2 and step not in reached:
+            reached[step] = metrics
+            raise KeyboardInterrupt
+        reached[step] = metrics
+
+    monkeypatch.setattr("barcast.tracking.open_run", open_run)
+    with pytest.raises(KeyboardInterrupt):
+        stage.main("gru", "5")
+    if damaged:
+        next(paths.unfinished("gru_h5").glob("*/progress.json")).write_text("{")
+    stage.main("gru", "5")
+    timed = [step for step, metrics in sorted(reached.items()) if "windows_per_second" in metrics]
+    assert timed == ([0, 1, 2, 3, 4] if damaged else [3, 4])
+    history = json.loads((paths.checkpoint("gru_h5") / "model.json").read_text())["training_history"]
+    assert len(history) == 5
+    assert not any("windows_per_second" in metrics for metrics in history)
+    assert not list(paths.unfinished("gru_h5").glob("*"))

@@ -348,6 +348,9 @@ class TestDropout:
         assert y.mean() == pytest.approx(1, abs=0.02)
         assert len(y.unique()) == (1 if p == 0 else 2)
 
+    def test_nearly_all_is_dropped_and_not_all(self):
+        assert torch.isfinite(Dropout(0.9999)(torch.ones(1000))).all()
+
     def test_the_gradient_passes_where_values_do(self):
         x = torch.ones(50, 7, requires_grad=True)
         y = Dropout(0.4)(x)

@@ -52,15 +52,20 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ({"model.xgboost.h20": {"max_depth": "x"}}, r"model.xgboost.h20.max_depth = 'x': expected a valid integer"),
         ({"model.max_depth": ...}, r"key 'model.\w+.max_depth' is missing"),
         ({"model.xgboost.random_seed": 1}, r"unknown key 'model.xgboost.random_seed'"),
+        ({"model.xgboost.h7": {"max_depth": "x"}}, r"model.xgboost.h7.max_depth = 'x': expected a valid integer"),
+        ({"model.xgboost": {5: {"max_depth": 3}}}, r"unknown key 'model.xgboost.5'; did you mean 'h5'\?"),
         ({"models": ["xgbost"]}, r"models\[0\]: unknown model 'xgbost'; did you mean 'xgboost'\?"),
         ({"models": ["prior", "prior"]}, r"models = .*: expected each entry once; 'prior' stands twice"),
         ({"horizons": [7]}, r"params.yaml: .*h7"),
         ({"label.symbols": {"DOGE": {"h5": {"k_up": 1.0}}}}, r"unknown key 'label.symbols.DOGE'"),
         ({"evaluate.seeds": [1, 1]}, r"expected evaluate.seeds that differ from each other and from seed 42"),
-        ({"evaluate.seeds": [42]}, r"expected evaluate.seeds that differ from each other and from seed 42"),
+        (
+            {"evaluate.seeds": [42]},
+            r"params.yaml: expected evaluate.seeds that differ from each other and from seed 42",
+        ),
         ({"compare.pbo_blocks": 7}, r"compare.pbo_blocks = 7: expected a multiple of 2"),
         ({"symbols": []}, r"symbols = \[\]"),
-        ({"split.purge_bars": 10}, r"split.purge_bars ≥ 20, the longest label reach, got 10"),
+        ({"split.purge_bars": 10}, r"params.yaml: expected split.purge_bars ≥ 20, the longest label reach, got 10"),
         ({"window.seq_length": 10}, r"unknown key 'window.seq_length'; did you mean 'seq_len'\?"),
         ({"data.source": "csv"}, r"data.source = 'csv': expected 'bars' or 'splits'"),
         ({"sed": 3}, r"unknown key 'sed'; did you mean 'seed'\?"),
@@ -80,7 +85,10 @@ def test_splits_made_elsewhere_need_no_barriers(write_params):
     assert ("xgboost", 7) in params.cells()
 
 
-@pytest.mark.parametrize("overrides", [["model.max_depth=8"], ["model.max_depth=4,6,8", "seed=1"], ["models=[prior]"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.max_depth=8"], ["model.max_depth=4,6,8", "seed=1"], ["models=[prior]"], ["model.gru.learning_rate=5e-5"]],
+)
 def test_good_overrides_pass(write_params, overrides):
     path = write_params()
     before = path.read_bytes()
@@ -96,6 +104,7 @@ def test_good_overrides_pass(write_params, overrides):
         ("+model.max_dept=8", r"^params.yaml: unknown key 'model.max_dept'; did you mean 'max_depth'\?$"),
         ("model.max_depth=deep", r"^params.yaml: model.max_depth = 'deep': expected a valid integer"),
         ("model.max_depth=4,deep", r"^params.yaml: model.max_depth = 'deep': expected a valid integer"),
+        ("model.gru.learning_rate=1e400", r"model.gru.learning_rate = inf: expected a finite number"),
         ("model.max_depth", r"expected key=value, such as model.max_depth=8"),
         ("model.max_depth=[1", r"model.max_depth=\[1: "),
     ],

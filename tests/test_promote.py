@@ -18,11 +18,12 @@ from barcast.files import read_json, write_json
 from barcast.paths import Paths
 from barcast.serving import gates
 from barcast.serving.bundle import folder_hash
-from barcast.serving.candidate import Candidate, best_model
+from barcast.serving.candidate import Candidate, PromotionError, best_model
+from barcast.serving.committed import next_tag, present_champion
 from barcast.serving.gates import Interval, PromoteConfig
 from barcast.serving.predictor import Predictor
 from barcast.serving.registry import promote
-from barcast.serving.versions import CHAMPION, PREVIOUS, Versions
+from barcast.serving.versions import CHAMPION, HASH_TAG, PREVIOUS, Versions, code_in
 from barcast.stages.spec import spec
 
 CONFIG = BootstrapConfig(level=0.9, resamples=400, block_factor=2.0)
@@ -397,3 +398,147 @@ def test_whoever_clones_and_pulls_gets_the_champion(barcast, repository, tmp_pat
         "predict", root / "data/raw/bars.parquet", "--out", tmp_path / "x.csv", "--bundle", tmp_path / "model"
     )
     assert code == 0
+
+
+# --- where MLflow knows less than Git, in order ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clone(repository, tmp_path_factory):
+    """What `git clone && dvc pull` gives: the registry folder with its champion, and no MLflow store."""
+    root = tmp_path_factory.mktemp("cloned") / "repository"
+    shutil.copytree(repository.root, root, symlinks=True, ignore=shutil.ignore_patterns("mlflow"))
+    return Paths(root)
+
+
+@pytest.fixture
+def in_clone(barcast, clone, monkeypatch):
+    monkeypatch.chdir(clone.root)
+    return barcast
+
+
+def test_without_a_store_there_is_nothing_to_roll_back_to_and_git_is_named(in_clone, clone):
+    before = registry(clone)
+    code, _, err = in_clone("rollback", "--horizon", "5")
+    assert code == 1
+    assert "has no previous champion to roll back to" in err
+    assert "`git log experiments/registry/h5/metadata.json` tells the commit" in err
+    assert registry(clone) == before
+
+
+def test_the_committed_champion_counts_in_a_clone(in_clone, clone):
+    first = registry(clone)
+    code, out, err = in_clone("promote", "--horizon", "5", "--model", "gru")
+    assert code == 1
+    assert out.splitlines()[0] == (
+        f"note  champion: experiments/registry/h5 holds {first['cell']}, which is barcast-h5 version 1; "
+        "MLflow's store names none, and the folder counts"
+    )
+    assert "champion: log-loss less the champion's +0." in err
+    assert registry(clone) == first
+    assert versions(clone) == [None, None], "what was refused changes no alias"
+    code, out, _ = in_clone("promote", "--horizon", "5", "--model", "gru", "--force")
+    assert code == 0
+    assert "barcast-h5 version 2 is champion: gru_h5, version 1 is previous" in out
+    assert "git tag -a -m gru_h5 barcast-h5@v2.0.0 && dvc push" in out, "v1.0.0 was tagged in the repository"
+    assert in_clone("rollback", "--horizon", "5")[0] == 0
+    assert registry(clone) == first
+    assert folder_hash(clone.registry(5) / "model") == first["model_sha256"]
+
+
+def test_back_on_the_first_store_the_folder_is_right(in_clone, clone, monkeypatch):
+    first = registry(clone)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{clone.root}/other.db")
+    code, out, _ = in_clone("promote", "--horizon", "5", "--model", "prior", "--force")
+    assert code == 0
+    assert "which is barcast-h5 version 1; MLflow's store names none, and the folder counts" in out
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    code, out, _ = in_clone("rollback", "--horizon", "5")
+    assert code == 0
+    assert "holds prior_h5, which is barcast-h5 version 3; MLflow's store names version 1, and the folder cou" in out
+    assert f"version 1 is champion again: {first['cell']}; version 3 is previous" in out
+    assert registry(clone) == first
+    assert versions(clone) == ["1", "3"]
+
+
+def test_promoting_the_committed_champion_again_mends_the_aliases(in_clone, clone):
+    first = registry(clone)
+    Versions(clone, 5).point(CHAMPION, "2")  # as another branch had it
+    code, out, _ = in_clone("promote", "--horizon", "5", "--model", first["model"], "--force")
+    assert code == 0
+    assert out.splitlines()[-1].endswith("is the champion already: barcast-h5 version 1; nothing was changed")
+    assert versions(clone) == ["1", "2"]
+    Versions(clone, 5).point(PREVIOUS, "3")
+
+
+def test_a_rollback_that_was_cut_short_goes_on(in_clone, clone):
+    first = registry(clone)
+    in_clone("rollback", "--horizon", "5")
+    found = Versions(clone, 5)
+    found.point(CHAMPION, "1")  # as before the aliases were moved
+    found.point(PREVIOUS, "3")
+    code, out, _ = in_clone("rollback", "--horizon", "5")
+    assert code == 0
+    assert "version 3 is champion again: prior_h5; version 1 is previous" in out
+    in_clone("rollback", "--horizon", "5")
+    assert registry(clone) == first
+
+
+class NoVersions:
+    """A registered model that has no version yet, and takes none."""
+
+    name = "barcast-h5"
+
+    def aliased(self, alias):
+        return None
+
+    def find(self, model_hash):
+        return None
+
+
+@pytest.fixture
+def held(clone, tmp_path):
+    """The clone's registry folder, to be spoilt."""
+    shutil.copytree(clone.registry(5), Paths(tmp_path).registry(5))
+    return Paths(tmp_path)
+
+
+def test_a_champion_that_is_not_pulled_or_another_model_is_refused(held):
+    model = held.registry(5) / "model"
+    (model / "model.json").write_text("{}")
+    with pytest.raises(PromotionError, match=r"not the model of .* that metadata.json names; run `git checkout exp"):
+        present_champion(held, NoVersions(), 5, print)
+    shutil.rmtree(model)
+    with pytest.raises(PromotionError, match=r"is missing; run `dvc pull experiments/registry/h5/model.dvc`"):
+        present_champion(held, NoVersions(), 5, print)
+
+
+def test_a_committed_champion_of_other_code_is_served_with_the_code_of_its_commit(clone, monkeypatch):
+    monkeypatch.setattr("barcast.serving.committed.is_own_code", lambda config: False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{clone.root}/third.db")
+    found = Versions(clone, 5)
+    version = present_champion(clone, found, 5, print)
+    assert version.tags[HASH_TAG] == registry(clone)["model_sha256"]
+    with found.files(version) as files:
+        theirs = (code_in(files) / "barcast/serving/predictor.py").read_bytes()
+    at = registry(clone)["git"]["revision"]
+    assert theirs == _served.git(clone.root, "show", f"{at}:src/barcast/serving/predictor.py").encode()
+
+
+@pytest.mark.parametrize("revision", ["0" * 40, None])
+def test_a_champion_whose_code_is_nowhere_is_refused(clone, held, monkeypatch, revision):
+    monkeypatch.setattr("barcast.serving.committed.is_own_code", lambda config: False)
+    file = held.registry(5) / "metadata.json"
+    write_json(file, read_json(file) | {"git": {"revision": revision, "clean": True}})
+    shutil.copytree(clone.root / ".git", held.root / ".git")
+    with pytest.raises(PromotionError, match=r"was promoted with code that is neither this nor that of commit"):
+        present_champion(held, NoVersions(), 5, print)
+
+
+def test_the_next_tag_is_above_those_that_git_has(tmp_path):
+    _served.git(tmp_path, "init", "-q")
+    assert next_tag(Paths(tmp_path), 5) == "barcast-h5@v1.0.0"
+    _served.git(tmp_path, "commit", "-q", "--allow-empty", "-m", "start")
+    for tag in ("barcast-h5@v2.0.0", "barcast-h5@v10.1.0", "barcast-h50@v30.0.0", "v7"):
+        _served.git(tmp_path, "tag", tag)
+    assert next_tag(Paths(tmp_path), 5) == "barcast-h5@v11.0.0"

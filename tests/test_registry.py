@@ -34,7 +34,8 @@ def test_the_files_of_the_folder_are_the_models(registry):
 def test_families_are_listed_apart(registry):
     assert registry.list_models("gbdt") == ["catboost", "lightgbm", "xgboost"]
     assert registry.list_models("baseline") == ["prior"]
-    assert registry.list_models("no such") == []
+    with pytest.raises(ModelError, match=r"unknown family 'boost'; known families: attention, baseline, gbdt, linear"):
+        registry.list_models("boost")
 
 
 def test_short_and_full_names_find_the_same(registry):
@@ -81,6 +82,22 @@ def test_a_key_that_is_taken_is_refused(registry):
     with pytest.raises(ModelError, match=r"gbdt:xgboost: already registered by barcast.models.xgboost"):
         registry.register("xgboost", "gbdt", "mine")(Usurper)
     assert registry.get_metadata("xgboost").model_class is not Usurper
+
+
+def test_a_second_class_of_the_same_module_is_refused_and_the_same_one_is_not(registry):
+    def make(name):
+        return type(name, (Prior,), {"__module__": "mine"})
+
+    registry.register("mine", "own", "one")(make("One"))
+    registry.register("mine", "own", "the same, loaded again")(make("One"))
+    with pytest.raises(ModelError, match=r"own:mine: already registered by mine; choose another name"):
+        registry.register("mine", "own", "another")(make("Other"))
+
+
+def test_another_models_config_is_refused(registry):
+    config = {"model_name": "logistic", "model_family": "baseline", "horizon": 5, "random_seed": 1, "threads": 1}
+    with pytest.raises(ModelError, match=r"prior: its config is that of 'logistic'; give it its own"):
+        registry.create("prior", config, 5, ["a"])
 
 
 @pytest.mark.parametrize("thing", [dict, Prior.__init__, "prior"])

@@ -356,8 +356,12 @@ def test_splits_made_elsewhere_have_no_cuts_and_no_gaps(files):
         for part in split.values():
             del part["purged"], part["embargoed"]
     write_json(paths.splits / "split.json", report)
+    audit = read_json(paths.audit)
+    audit["checks"].append({"name": "the scaler is fitted on train alone", "skipped": "needs raw bars"})
+    write_json(paths.audit, audit)
     html = render(read_page(paths, judged, runs, MODELS))
     assert "splits made elsewhere" in html
+    assert '<span class="chip noise">skipped</span><span class="words">Needs raw bars.</span>' in html
     assert "Before and after the cut" not in html
     assert "Gaps in the bars" not in html
 

@@ -94,6 +94,23 @@ def test_own_values_are_told_to_a_trial_only_where_they_lie_inside():
     assert space.distributions_of({**inside, "lags": "all"}) is None
 
 
+def test_own_values_are_compared_by_value():
+    space = parse_space({"reg_lambda": {"choice": [0, 1]}}, "xgboost", "x.yaml")
+    assert space.distributions_of({"reg_lambda": 1.0}) == {"reg_lambda": "1"}
+    assert space.distributions_of({"reg_lambda": True}) is None
+    assert space.distributions_of({"reg_lambda": 0.5}) is None
+    whole = parse_space({"reg_lambda": {"int": [0, 3]}}, "xgboost", "x.yaml")
+    assert whole.distributions_of({"reg_lambda": 2.0}) == {"reg_lambda": 2}
+    assert whole.distributions_of({"reg_lambda": 2.5}) is None
+    switch = parse_space({"early_stopping": {"choice": [False, True]}}, "xgboost", "x.yaml")
+    assert switch.distributions_of({"early_stopping": True}) == {"early_stopping": "true"}
+    assert switch.distributions_of({"early_stopping": 1}) is None
+    hung = {"max_depth": {"int": [2, 3], "when": {"reg_lambda": [1.0]}, "else": 5}}
+    both = parse_space({"reg_lambda": {"choice": [0, 1]}, **hung}, "xgboost", "x.yaml")
+    assert both.distributions_of({"reg_lambda": 1.0, "max_depth": 3}) == {"reg_lambda": "1", "max_depth": 3}
+    assert both.distributions_of({"reg_lambda": 0.0, "max_depth": 5}) == {"reg_lambda": "0"}
+
+
 def test_identity_fields_are_not_tunable():
     fields = tunable(ModelRegistry.get_metadata("lstm").model_class.config_class)
     assert not {"threads", "random_seed", "horizon", "device"} & set(fields)
@@ -116,6 +133,7 @@ def test_identity_fields_are_not_tunable():
         ({"learning_rate": {"float": [0.1, 0.3], "log": 1}}, "learning_rate.log = 1: expected true or false"),
         ({"lags": {"choice": []}}, r"lags.choice = \[\]: expected a list of values"),
         ({"lags": {"choice": ["all", "all"]}}, "lags.choice = 'all': expected each value once"),
+        ({"reg_lambda": {"choice": [1, 1.0]}}, "reg_lambda.choice = 1.0: expected each value once"),
         ({"lags": {"choice": ["all"], "log": True}}, "unknown key 'lags.log'"),
         ({"spans": {"choice": [[]], "when": {"lags": ["all"]}}}, "spans.when.lags: expected a key that stands above"),
         ({**LISTED, "spans": {"choice": [[]], "when": {"lags": "all"}}}, "expected a list of the values at which"),

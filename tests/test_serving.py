@@ -153,7 +153,7 @@ REFUSALS = {
     "too few": (
         lambda b: b.tail(NEEDED - 1),
         "request: symbol 'AAA' has 211 bars, at least 212 are needed (200 for the features' warm-up and 12 for one "
-        "window); give 1512 for answers that are exact to the last bit",
+        "window); give 1512 for the same answers as with any longer history",
     ),
     "unknown symbol": (
         lambda b: b.assign(symbol="aab"),
@@ -212,6 +212,27 @@ def test_what_is_wrong_with_bars_is_said(predictor, request_bars, case):
     change, message = REFUSALS[case]
     with pytest.raises(DataError, match=re.escape(message)):
         predictor.predict(change(request_bars))
+
+
+def test_a_damaged_bundle_is_refused(predictors, trained, tmp_path):
+    candidate = Candidate(trained, load_params(trained.params), "prior", 5)
+    metrics = trained.cell_metrics(candidate.cell).parent
+    write_bundle(tmp_path / "model", trained.checkpoint(candidate.cell), metrics, candidate.serving_config())
+    file = tmp_path / "model/serving.json"
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(DataError, match=r"serving.json: no valid JSON \(.*\); restore it with `dvc checkout -f`"):
+        Predictor(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("file", "command"), [("splits/scaled/scaler.json", "prepare"), ("windows/train/index.parquet", "window")]
+)
+def test_a_bundle_needs_the_scaler_and_the_windows(trained, tmp_path, file, command):
+    shutil.copytree(trained.root, tmp_path / "r", symlinks=True, ignore=shutil.ignore_patterns(".git", ".dvc", "src"))
+    paths = Paths(tmp_path / "r")
+    (paths.root / "data" / file).unlink()
+    with pytest.raises(DataError, match=rf"{file}: no such file; run `dvc repro {command}` first"):
+        Candidate(paths, load_params(paths.params), "prior", 5).serving_config()
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
@@ -353,10 +374,31 @@ def test_a_file_is_refused_with_its_row_and_nothing_is_left_behind(predictor, fe
     assert [path.name for path in tmp_path.iterdir()] == ["bars.parquet"]
 
 
+def test_answers_never_replace_nor_join_the_bars(predictor, few, tmp_path):
+    source, folder = tmp_path / "bars.parquet", tmp_path / "bars"
+    few.to_parquet(source, index=False)
+    (tmp_path / "link.parquet").symlink_to(source)
+    (tmp_path / "same.parquet").hardlink_to(source)
+    (folder / "deep").mkdir(parents=True)
+    of(few, "AAA").to_parquet(folder / "a.parquet", index=False)
+    before = source.read_bytes()
+    for name in ("bars.parquet", "link.parquet", "same.parquet", "bars/../bars.parquet"):
+        with pytest.raises(ConfigError, match=r"these are the bars that are to be answered; give the answers a file"):
+            predict_file(predictor, source, tmp_path / name, 100)
+    for name in ("b.parquet", "deep/b.parquet"):
+        with pytest.raises(ConfigError, match=r"lies in the folder of the bars, .*; write the answers to another"):
+            predict_file(predictor, folder, folder / name, 100)
+    with pytest.raises(ConfigError, match=r"x.parquet: there is no folder .*/none; make it first"):
+        predict_file(predictor, source, tmp_path / "none/x.parquet", 100)
+    assert source.read_bytes() == before
+    assert not (tmp_path / "none").exists()
+    assert [path.name for path in sorted(folder.rglob("*"))] == ["a.parquet", "deep"]
+
+
 def test_other_refusals_of_files(predictor, few, tmp_path):
     with pytest.raises(ConfigError, match=r"x.txt: answers are written as .parquet or .csv; give the file one of"):
         predict_file(predictor, tmp_path / "bars.parquet", tmp_path / "x.txt", 100)
-    with pytest.raises(DataError, match=r"bars.parquet: no such file or folder"):
+    with pytest.raises(DataError, match=r"bars.parquet: no such file or folder; give the path of a file of bars"):
         predict_file(predictor, tmp_path / "bars.parquet", tmp_path / "x.csv", 100)
     (tmp_path / "folder").mkdir()
     for name in ("a", "b"):

@@ -93,12 +93,13 @@ def test_deflated_sharpe_is_purgedcvs():
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.sampled_from([2, 4, 6]), st.integers(0, 7))
 @settings(max_examples=20, deadline=None)
 def test_overfitting_is_purgedcvs(seed, columns, blocks, extra):
+    """But for the median of an odd number, which purgedcv never counts and we count half."""
     from purgedcv import probability_of_backtest_overfitting
 
     trials = np.random.default_rng(seed).normal(0.0002, 0.01, (blocks * 10 + extra, columns))
     found = backtest_overfitting(trials, blocks)
     expected = probability_of_backtest_overfitting(trials.T, blocks)
-    assert found.pbo == pytest.approx(expected.pbo)
+    assert found.pbo == pytest.approx(((1 - np.sign(expected.logits)) / 2).mean())
     assert found.splits == expected.n_combos == math.comb(blocks, blocks // 2)
 
 
@@ -111,6 +112,20 @@ def test_a_skilled_trial_among_lucky_ones_is_no_overfitting():
     assert 0.25 < np.mean([backtest_overfitting(rng.normal(0, 1, (320, 20)), 8).pbo for _ in range(30)]) < 0.75
     noise[:, 7] += 0.003
     assert backtest_overfitting(noise, 8).pbo < 0.02
+
+
+@pytest.mark.parametrize("columns", [2, 3, 4, 5])
+def test_worthless_trials_give_one_half_whatever_their_number(columns):
+    rng = np.random.default_rng(9)
+    found = [backtest_overfitting(rng.normal(0, 1, (16, columns)), 2).pbo for _ in range(2000)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_median_counts_half():
+    """Two halves: the best of the first is the median of the second, and the other way round."""
+    means = np.repeat([[0.9, 0.5, 0.1], [0.5, 0.9, 0.1]], 4, axis=0)
+    steps = np.tile([1.0, -1.0], 4)[:, None]
+    assert backtest_overfitting(means + steps, 2).pbo == 0.5
 
 
 def test_trials_that_do_not_move_have_ratio_zero():

@@ -58,6 +58,15 @@ def test_equal_losses_do_not_differ():
     assert (found.statistic, found.p_value) == (0.0, 1.0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_difference_that_never_varies_is_not_told_apart():
+    one = losses(3, [0.0])["m0"]
+    found = diebold_mariano(one + 0.3, one, 5)
+    assert (found.statistic, found.p_value) == (0.0, 1.0)
+    assert confidence_set({"one": one, "off": one + 0.3}, sample(), 1) == {"one": 1.0, "off": 1.0}
+    assert superior_ability({"off": one - 0.3}, one, sample(), 1) is None
+
+
 def test_a_variance_that_turned_negative_is_mended():
     wave = np.tile([1.0, -1.0], 50) + 0.01
     found = diebold_mariano(wave, np.zeros(100), reach=2)

@@ -1,6 +1,7 @@
 """Specs: one file for each stage and cell, the same bytes every time."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_a_cell_spec_says_what_can_change_its_result(write_specs):
     assert {"barcast.models.xgboost", "barcast.training.trainer", "barcast.data.windows"} <= set(content["code"])
     assert not [m for m in content["code"] if re.match(r"barcast\.(models\.lightgbm|evaluation|tracking|params)", m)]
     assert {"xgboost", "numpy"} <= set(content["libraries"])
+    assert "packaging" not in content["libraries"]  # it compares versions, and computes nothing
     assert not {"lightgbm", "catboost", "mlflow", "torch"} & set(content["libraries"])
 
 
@@ -106,12 +108,29 @@ def test_results_of_cells_outside_the_matrix_are_removed_and_others_kept(write_s
 def test_studies_and_ensembles_that_nothing_asks_for_are_removed(write_specs, tmp_path, capsys):
     paths = Paths(tmp_path)
     for parent in (paths.tune, paths.oof, paths.ensembles):
-        for name in ("lightgbm_h5", "xgboost_h5", "gru_h20", "h5", "h9"):
+        for name in ("lightgbm_h5", "xgboost_h5", "gru_h20", "h5", "h9", "notes"):
             (parent / name).mkdir(parents=True)
     write_specs()
     left = [sorted(folder.name for folder in parent.iterdir()) for parent in (paths.tune, paths.oof, paths.ensembles)]
-    assert left == [["lightgbm_h5"], ["xgboost_h5"], ["h5"]]
+    assert left == [
+        ["h5", "h9", "lightgbm_h5", "notes"],
+        ["h5", "h9", "notes", "xgboost_h5"],
+        ["gru_h20", "h5", "lightgbm_h5", "notes", "xgboost_h5"],
+    ]  # names of another form are not the pipeline's
     assert "gru_h20: no longer in the matrix" in capsys.readouterr().out
+
+
+def test_a_library_that_is_not_the_pinned_one_stops_before_a_spec_promises_it(write_specs, tmp_path):
+    before = write_specs()
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"numpy=={metadata.version('numpy')}\nxgboost==99.1\nno-library-of-a-result==1\n")
+    with pytest.raises(
+        ConfigError,
+        match=r"^requirements.lock: xgboost [\d.]+ instead of ==99.1; run `pip install --no-deps -r requirements.lock`",
+    ):
+        write_specs()
+    lock.write_text(f"xgboost=={metadata.version('xgboost')}\n")
+    assert write_specs() == before
 
 
 def test_a_search_space_decides_on_the_spec_of_its_study_alone(write_specs, tmp_path):

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from barcast import tracking
@@ -22,8 +23,8 @@ from barcast.config import dump_yaml
 from barcast.errors import ConfigError, DataError
 from barcast.files import atomic_file, write_json
 from barcast.paths import Paths
-from barcast.tracking import record, runs, store
-from barcast.tracking.cells import evaluation_digest
+from barcast.tracking import record, runs, store, studies
+from barcast.tracking.cells import evaluation_digest, is_evaluated
 
 CONFIG = {
     "model_name": "xgboost",
@@ -420,6 +421,17 @@ class TestSync:
         build_lock(paths, wrote="new.dir", read="new.dir")
         assert tracking.sync(paths, ["xgboost_h5"]).created == ("xgboost_h5",)
 
+    @pytest.mark.parametrize("part", ["predictions", "predictions/val_predictions.parquet", "plots", "metrics"])
+    def test_a_half_evaluated_cell_is_unfinished(self, inputs: Paths, part: str) -> None:
+        build_training(inputs)
+        build_evaluation(inputs)
+        cell = tracking.cell_on_disk(inputs, "xgboost_h5")
+        assert cell is not None
+        assert is_evaluated(inputs, cell)
+        path = inputs.run("xgboost_h5") / part
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert not is_evaluated(inputs, cell)
+
     def test_evaluate_itself_runs_before_the_lock_knows(self, paths: Paths) -> None:
         train(paths)
         build_evaluation(paths)
@@ -485,6 +497,11 @@ class TestUnreachable:
             ("http://no-such-host.invalid:5000", "Errno"),
             ("postgresql://127.0.0.1:9/db", "Connection refused"),
             ("sqlite:////proc/nothing/mlflow.db", "No such file or directory"),
+            ("sqlite:////proc/mlflow.db", "No such file or directory"),
+            ("postgresql+psycopg://me@/db?host=/no/such/folder", "No such file or directory"),
+            ("postgresql://host:abc/db", "the port is no number; set MLFLOW_TRACKING_URI to an address such as"),
+            ("postgresql://a..b/db", "label empty or too long"),
+            ("http://[::1", "Invalid IPv6 URL"),
             ("foo://bar", "unsupported URI 'foo://bar'"),
             ("/tmp/mlruns", "filesystem tracking backend"),
         ],
@@ -501,6 +518,14 @@ class TestUnreachable:
         out, err = capfd.readouterr()
         assert out == ""
         self.check(inputs, uri, reason, err)
+
+    def test_database_that_never_answers(self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, hanging: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", hanging.replace("http", "postgresql+psycopg"))
+        monkeypatch.setattr(store, "_PROBE_SECONDS", 1.0)
+        started = time.monotonic()
+        with pytest.raises(tracking.TrackingError, match="timeout expired"):
+            store.connect(inputs)
+        assert time.monotonic() - started < 15  # MLflow's own defaults: for ever
 
     def test_server_that_never_answers(
         self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], hanging: str
@@ -576,11 +601,79 @@ class TestUnreachable:
         tracking.log_evaluation(inputs, "xgboost_h5")
         self.check(inputs, "http://127.0.0.1:9", "Connection refused", capfd.readouterr().err)
 
-    def test_password_is_not_shown(self, inputs: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
+    @pytest.mark.parametrize(
+        ("uri", "shown"),
+        [
+            ("http://me:hush@127.0.0.1:9", "http://me:***@127.0.0.1:9: [Errno 111] Connection refused"),
+            ("http://me:hush@[::1", "http://me:***@[::1: Invalid IPv6 URL"),
+            ("mysql://me:hu/s@h@127.0.0.1:9/db", "mysql://me:***@127.0.0.1:9/db: "),
+        ],
+    )
+    def test_password_is_not_shown(self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, uri: str, shown: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(tracking.TrackingError) as caught:
             store.connect(inputs)
-        assert str(caught.value) == "MLflow store http://me:***@127.0.0.1:9: [Errno 111] Connection refused"
+        assert str(caught.value).startswith(f"MLflow store {shown}")
+
+
+class TestStudies:
+    """What `tune` leaves in the store when the store goes away, and `sync` afterwards."""
+
+    @pytest.fixture
+    def tuned(self, paths: Paths) -> Paths:
+        """A study of three trials as it lies on disk."""
+        folder = paths.tune / "gru_h5"
+        study = {"best": {"value": 1.05}, "metric": "log_loss", "direction": "minimize", "key": "abc"}
+        write_json(folder / "study.json", study)
+        columns = {"number": [0, 1, 2], "state": ["complete"] * 3, "value": [1.07, 1.05, 1.06], "reason": [""] * 3}
+        pd.DataFrame({**columns, "param.depth": ["1", "2", "3"]}).to_parquet(folder / "trials.parquet")
+        return paths
+
+    def cut_off(self, paths: Paths, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+        """Tune three trials; the store goes away in the second, as `at` is called."""
+        with monkeypatch.context() as away, tracking.open_study(paths, "gru_h5", "abc", {}) as study:
+            for trial in studies._records(paths.tune / "gru_h5/trials.parquet"):
+                study.log(trial)
+                away.setattr(at, self.fail)
+
+    def fail(self, *arguments: Any) -> None:
+        raise tracking.TrackingError("gone")
+
+    def numbers(self, paths: Paths) -> list[tuple[str, str, float]]:
+        trials = [run for run in all_runs(paths) if "trial" in run.data.tags]
+        found = [(run.data.tags["trial"], run.info.status, run.data.metrics["value"]) for run in trials]
+        return sorted(found)
+
+    @pytest.mark.parametrize("at", ["studies._log_trial", "runs.log_params", "runs.log_points"])
+    def test_one_that_the_store_cut_off_is_completed(
+        self, tuned: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: str
+    ) -> None:
+        self.cut_off(tuned, monkeypatch, f"barcast.tracking.{at}")
+        assert "tune gru_h5 goes on untracked, run `barcast sync` later" in capsys.readouterr().err
+        assert tracking.sync_studies(tuned) == ["tune gru_h5"]
+        whole = [("0", "FINISHED", 1.07), ("1", "FINISHED", 1.05), ("2", "FINISHED", 1.06)]
+        assert self.numbers(tuned) == whole
+        (parent,) = [run for run in all_runs(tuned) if "trial" not in run.data.tags]
+        assert (parent.info.status, parent.data.metrics) == ("FINISHED", {"best_value": 1.05})
+        assert artifacts(tuned, parent) == ["study.json", "trials.parquet"]
+        assert tracking.sync_studies(tuned) == []
+        assert self.numbers(tuned) == whole
+
+    def test_one_that_lacks_a_trial_is_completed(self, tuned: Paths) -> None:
+        with tracking.open_study(tuned, "gru_h5", "abc", {}) as study:
+            study.log(next(studies._records(tuned.tune / "gru_h5/trials.parquet")))
+        assert tracking.sync_studies(tuned) == ["tune gru_h5"]
+        assert len(self.numbers(tuned)) == 3
+
+    def test_one_that_is_being_tuned_now_is_left_alone(self, tuned: Paths) -> None:
+        opened = store.connect(tuned)
+        with pytest.raises(KeyboardInterrupt), tracking.open_study(tuned, "gru_h5", "abc", {}):
+            raise KeyboardInterrupt
+        (parent,) = all_runs(tuned)
+        opened.client.set_tag(parent.info.run_id, "process", f"{socket.gethostname()}:999999999:0")
+        with tracking.open_study(tuned, "gru_h5", "abc", {}):  # goes on in this process
+            assert tracking.sync_studies(tuned) == []
+            assert statuses(tuned) == ["RUNNING"]
 
 
 class TestWhere:

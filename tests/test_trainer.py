@@ -8,12 +8,14 @@ import pytest
 import yaml
 
 from _cells import FEATURES, register_stubs, write_windows
+from barcast import tracking
 from barcast.data.windows import DatasetConfig
 from barcast.errors import ConfigError, ModelError
-from barcast.models.base import log_loss
+from barcast.models.base import BaseModel, log_loss
 from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths
-from barcast.stages.train import train
+from barcast.stages import repeat
+from barcast.stages.train import main, train
 from barcast.training.trainer import Trainer
 
 STUB = {
@@ -49,6 +51,22 @@ def test_the_full_pipeline_trains_saves_and_scores(paths, tmp_path):
     assert scores["accuracy"] == np.mean(probabilities.argmax(axis=1) - 1 == val.y)
     assert [step for step, _ in logged] == list(range(12))
     assert loaded.feature_columns == FEATURES
+
+
+def test_what_is_kept_of_a_training_goes_once_its_model_is_saved_and_scored(paths, tmp_path, monkeypatch):
+    kept = tmp_path / "unfinished"
+    kept.mkdir()
+
+    def fill_up(model, path):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(BaseModel, "save", fill_up)
+        with pytest.raises(OSError, match="no space left"):
+            trainer(paths, unfinished_folder=kept).run_full_pipeline(tmp_path / "model")
+    assert kept.exists()
+    trainer(paths, unfinished_folder=kept).run_full_pipeline(tmp_path / "model")
+    assert not kept.exists()
 
 
 def test_steps_taken_out_of_order_are_refused(paths):
@@ -112,3 +130,47 @@ def test_a_failed_training_leaves_the_last_result(paths, monkeypatch):
     with pytest.raises(ModelError, match="diverged"):
         train("stub", 5, paths)
     assert outputs(paths) == before
+
+
+def stopped(method, error, paths, monkeypatch):
+    """The stage as it trains from a new spec and `method` raises."""
+    write_spec(paths, {"numpy": np.__version__})
+
+    def stop(*arguments):
+        raise error
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(method, stop)
+        with pytest.raises(type(error)):
+            train("stub", 5, paths)
+
+
+def test_a_kill_after_the_model_is_saved_does_not_pair_it_with_the_key_before(paths, monkeypatch):
+    write_spec(paths, {})
+    train("stub", 5, paths)
+    first = tracking.cell_on_disk(paths, "stub_h5").key
+    stopped("barcast.training.trainer.Trainer.evaluate", KeyboardInterrupt(), paths, monkeypatch)
+    assert tracking.cell_on_disk(paths, "stub_h5") is None
+    train("stub", 5, paths)
+    assert tracking.cell_on_disk(paths, "stub_h5").key == tracking.cell_key(paths, "stub", 5) != first
+
+
+def test_a_model_that_can_not_be_saved_leaves_the_last_result(paths, monkeypatch):
+    write_spec(paths, {})
+    train("stub", 5, paths)
+    before = outputs(paths)
+    stopped("barcast.models.base.BaseModel.save", OSError("disk full"), paths, monkeypatch)
+    assert outputs(paths) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "message"),
+    [
+        (main, ("stub", "five"), "horizon 'five': expected a whole number of bars such as 5"),
+        (repeat.main, ("stub", "five", "1"), "horizon 'five': expected a whole number of bars such as 5"),
+        (repeat.main, ("stub", "5", "-1"), "seed '-1': expected a whole number such as 1"),
+    ],
+)
+def test_arguments_that_are_no_number_are_one_line(stage, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        stage(*arguments)

@@ -137,6 +137,18 @@ def test_a_study_finds_what_the_folds_favour(windows):
     assert frame["sharpe_per_bar"].notna().all()
 
 
+@pytest.mark.parametrize(
+    ("own", "entry"),
+    [(0.12345678, {"float": [0.1, 4.0]}), (7.0, {"choice": [0, 2, 3, 5, 7, 9]}), (7.0, {"int": [0, 99]})],
+)
+def test_trial_0_is_the_cell_to_the_last_digit(windows, own, entry):
+    study = tuner(windows, space={"sharpness": entry}, n_trials=2)
+    study.config = study.config.model_copy(update={"sharpness": own})
+    drawn = study.tune().frame["param.sharpness"].astype(float)
+    assert drawn[0] == own
+    assert float(f"{drawn[1]:.4g}") == drawn[1]
+
+
 def test_a_trial_is_scored_as_by_hand(windows):
     """The same fold, cut, scaled and scored without the tuner."""
     result = tuner(windows, n_trials=1).tune()
@@ -188,6 +200,35 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(windows, tmp_path):
     assert written(result, tmp_path / "c") == whole
     assert len(seen) < 9
     assert not list((tmp_path / "cut").glob("*.folds.*"))
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_cut_after_any_draw_or_decision_a_study_ends_the_same(windows, tmp_path, pruner):
+    """Between two draws, between a pruner's note, the reason and the end of a trial: wherever a kill may fall."""
+    space = {**SPACE, "max_rounds": {"int": [15, 20]}, "early_stopping": {"choice": [True, False]}}
+
+    def run(name):
+        ledger = tmp_path / name / "s.journal"
+        return tuner(windows, "tried", space, ledger, pruner=pruner, n_trials=7, startup_trials=2, seed=3).tune()
+
+    whole = run("whole").frame
+    assert {"pruned", "complete"} == set(whole["state"])
+    lines = (tmp_path / "whole/s.journal").read_bytes().splitlines(keepends=True)
+    wanted = {"median": rb'"param_name"', "hyperband": rb'completed_rung|"reason"'}[pruner]
+    for kept in [number for number, line in enumerate(lines, 1) if re.search(wanted, line)]:
+        (tmp_path / f"{kept}").mkdir()
+        (tmp_path / f"{kept}/s.journal").write_bytes(b"".join(lines[:kept]))
+        pd.testing.assert_frame_equal(run(f"{kept}").frame, whole, obj=lines[kept - 1].decode())
+
+
+def test_importances_are_of_the_trials_that_are_shown(windows, tmp_path):
+    """What the ledger holds beyond them must not show."""
+    space, ledger = {**SPACE, "max_rounds": {"int": [1, 20]}}, tmp_path / "s.journal"
+    alone = tuner(windows, "tried", space, n_trials=4).tune()
+    tuner(windows, "tried", space, ledger, n_trials=9).tune()
+    fewer = tuner(windows, "tried", space, ledger, n_trials=4).tune()
+    assert len(alone.importances) == 2
+    pd.testing.assert_frame_equal(fewer.importances, alone.importances)
 
 
 def test_more_trials_later_are_the_same_as_at_once_and_nothing_is_repeated(windows, tmp_path):

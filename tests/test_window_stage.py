@@ -67,6 +67,13 @@ def test_another_horizon_adds_files_and_changes_none(paths):
     assert (paths.windows / "labels/train_h20.npy").is_file()
 
 
+def test_missing_splits_name_the_stage_to_run(paths):
+    (paths.splits / "val_scaled.parquet").unlink()
+    with pytest.raises(DataError, match=r"val_scaled\.parquet: no such file; run `dvc repro prepare`"):
+        lay_out(paths)
+    assert not paths.windows.exists()
+
+
 def test_a_split_without_a_whole_window_is_named(paths):
     with pytest.raises(DataError, match=r"train: no run of 300 bars without a gap above 2h; lower window.seq_len"):
         lay_out(paths, seq_len=300)

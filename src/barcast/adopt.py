@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
-from barcast.config import load_yaml
+from barcast.config import load_yaml, parse_yaml
 from barcast.errors import ConfigError, DataError
 from barcast.experiments import check_values, experiment_file
 from barcast.files import atomic_file
+from barcast.models.registry import ModelRegistry
+from barcast.params import load_params
 from barcast.paths import Paths, cell_name
 
 _TARGET = re.compile(r"(?:tune@)?(\w+)-(\d+)")
@@ -33,8 +35,10 @@ def adopt(root: Path, target: str, into_params: bool) -> str:
         The change as a unified diff; empty where the file has those values already.
 
     Raises:
-        ConfigError: `target` has another form, or the file with the new values is refused; then nothing is written.
+        ConfigError: `target` has another form or a horizon outside the matrix, or the file with the new values is
+            refused; then nothing is written.
         DataError: the cell was not tuned.
+        ModelError: there is no such model.
     """
     found = _TARGET.fullmatch(target)
     if not found:
@@ -42,7 +46,7 @@ def adopt(root: Path, target: str, into_params: bool) -> str:
     model, horizon = found[1], int(found[2])
     best = Paths(root).tune / cell_name(model, horizon) / "best_params.yaml"
     if not best.is_file():
-        raise DataError(f"{best.relative_to(root)}: no such file; run `dvc repro tune@{model}-{horizon}` first")
+        raise DataError(f"{best.relative_to(root)}: no such file; run `{_tuning(root, model, horizon)}` first")
     file = Paths(root).params if into_params else experiment_file(root, PRODUCTION)
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     after = set_values(before, load_yaml(best))
@@ -51,6 +55,21 @@ def adopt(root: Path, target: str, into_params: bool) -> str:
         with atomic_file(file) as temporary:
             temporary.write_text(after, encoding="utf-8")
     return diff(before, after, file.relative_to(root).as_posix())
+
+
+def _tuning(root: Path, model: str, horizon: int) -> str:
+    """The command that tunes a cell: only those of `tune:` are stages as they stand."""
+    name = ModelRegistry.get_metadata(model).name
+    params = load_params(Paths(root).params)
+    if horizon not in params.horizons:
+        known = ", ".join(map(str, params.horizons))
+        raise ConfigError(f"params.yaml: horizon {horizon} is not in the matrix; horizons: {known}")
+    tuned, changes = params.tune, []
+    if name not in tuned.models:
+        changes.append(f"-S 'tune.models=[{','.join([*tuned.models, name])}]'")
+    if horizon not in tuned.horizons:
+        changes.append(f"-S 'tune.horizons=[{','.join(map(str, [*tuned.horizons, horizon]))}]'")
+    return " ".join(["dvc exp run" if changes else "dvc repro", *changes, f"tune@{name}-{horizon}"])
 
 
 def diff(before: str, after: str, name: str) -> str:
@@ -86,7 +105,7 @@ def _round_trip() -> Any:
 
 
 def _plain(text: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(text)
+    content: dict[str, Any] = parse_yaml(text)
     return content
 
 

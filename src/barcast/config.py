@@ -7,8 +7,9 @@ defaults, since `params.yaml` is the only place where a default stands.
 from __future__ import annotations
 
 import difflib
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,45 +20,87 @@ from barcast.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A block of configuration: immutable, strictly typed, unknown keys forbidden."""
+    """A block of configuration: immutable, strictly typed, unknown keys forbidden, numbers finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 S = TypeVar("S", bound=Section)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own rule is that a key stands once; PyYAML silently keeps the last one."""
+_CORE = {  # scalars of YAML 1.2, as DVC writes and reads them: 5e-05 is a number, NO a text, 010 ten, 1_000 a thousand
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9][0-9_]*|0o[0-7_]+|0x[0-9a-fA-F_]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Scalars as in YAML 1.2, where PyYAML has those of 1.1; and a key stands once, of which PyYAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<`, whose keys others may replace
+                continue
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise ConfigError(f"line {line}: key {key}: expected a word or a number")
             if key in seen:
-                line = key_node.start_mark.line + 1
                 raise ConfigError(f"line {line}: key '{key}' stands twice; delete one of the two")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node).replace("_", "")
+        return int(text, 0) if text[1:2] in {"o", "x"} else int(text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes each text that YAML 1.1 or 1.2 would read as something else."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in _CORE]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _class in (_Loader, _Dumper):
+    for _kind, (_form, _firsts) in _CORE.items():
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_form})\Z"), list(_firsts))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data of a YAML 1.2 text.
+
+    Raises:
+        ConfigError: the text is no valid YAML, or repeats a key; names the line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML mapping.
 
     Raises:
-        ConfigError: the file is missing, is no valid YAML, repeats a key, or holds no mapping.
+        ConfigError: the file is missing, is no valid YAML or UTF-8, repeats a key, or holds no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; run from the repository root") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is no UTF-8; save the file as UTF-8") from None
     try:
-        content = yaml.load(text, _UniqueKeyLoader)
+        content = parse_yaml(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(content).__name__}")
     return content
@@ -65,7 +108,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def dump_yaml(content: Mapping[str, Any]) -> str:
     """Serialise plain data in its own key order, the same bytes every time."""
-    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def validate(
@@ -119,6 +162,8 @@ def _explain(section: type[Section], error: ValidationError, file: str, prefix: 
     if first["type"] == "missing":
         return f"{file}: key '{key}' is missing; every value must stand in the file"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if isinstance(first["input"], Mapping):  # what is wrong lies between its keys, and the message names them
+        return f"{file}: {f'{key}: ' if key else ''}expected {message}"
     return f"{file}: {key} = {first['input']!r}: expected {message}"
 
 

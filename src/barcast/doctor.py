@@ -6,14 +6,12 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-
-from packaging.requirements import Requirement
 
 from barcast.errors import BarcastError
 from barcast.params import Params, load_params
 from barcast.paths import SPLITS, Paths
+from barcast.pins import read_pins, unmet
 
 _FREE_GB = 2.0  # windows, cache and tracker of the default matrix with room to spare
 
@@ -47,27 +45,11 @@ def _python() -> Finding:
 def _libraries(lock: Path) -> Finding:
     if not lock.is_file():
         return Finding("libraries", False, f"{lock.name} is missing; restore it with `git checkout {lock.name}`")
-    lines = [line.strip() for line in lock.read_text().splitlines()]
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    wrong = [f"{pin.name} {_installed(pin.name)} instead of {pin.specifier}" for pin in pins if not _satisfied(pin)]
+    wrong = unmet(lock)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return Finding("libraries", False, f"{', '.join(wrong[:3])}{more}; run `pip install -r {lock.name}`")
-    return Finding("libraries", True, f"{len(pins)} pins of {lock.name} are what is installed")
-
-
-def _installed(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-def _satisfied(pin: Requirement) -> bool:
-    if pin.marker is not None and not pin.marker.evaluate():
-        return True
-    version = _installed(pin.name)
-    return version != "missing" and pin.specifier.contains(version, prereleases=True)
+        return Finding("libraries", False, f"{', '.join(wrong[:3])}{more}; run `pip install --no-deps -r {lock.name}`")
+    return Finding("libraries", True, f"{len(read_pins(lock))} pins of {lock.name} are what is installed")
 
 
 def _disk(root: Path) -> Finding:
@@ -95,9 +77,9 @@ def _data(params: Params, paths: Paths) -> Finding:
 
     try:
         bars = load_bars(path, params.symbols)
+        gaps = len(find_gaps(bars))
     except BarcastError as error:
         return Finding("data", False, str(error))
-    gaps = len(find_gaps(bars))
     return Finding("data", True, f"{len(bars):,} bars of {', '.join(params.symbols)}, {gaps} gaps")
 
 

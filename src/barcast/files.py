@@ -11,12 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from barcast.errors import DataError
+
+_RESTORE = "restore it with `dvc checkout -f`, or delete it and run again what wrote it"
+
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path to write; on success it becomes `target`, on failure it is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
+    recover(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -27,12 +31,14 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(target: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it replaces `target` whole, on failure it is removed."""
+    """Yield an empty temporary folder; on success it replaces `target` whole, on failure it is removed.
+
+    A process that is killed between the two renames leaves the former folder beside `target`: `recover` puts it back.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
-    _sweep(target)
-    shutil.rmtree(temporary, ignore_errors=True)
+    recover(target)
     temporary.mkdir()
     try:
         yield temporary
@@ -40,20 +46,31 @@ def atomic_dir(target: Path) -> Iterator[Path]:
             os.replace(target, retired)
         os.replace(temporary, target)
     finally:
+        if retired.exists() and not target.exists():  # stopped between the two
+            os.replace(retired, target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def _sweep(target: Path) -> None:
-    """Remove what processes that were killed left beside `target`: it would be taken for part of its folder."""
-    for left in target.parent.glob(f".{target.name}.*"):
+def recover(target: Path) -> None:
+    """Mend what processes that were killed left beside `target`: it would be taken for part of its folder.
+
+    A former `target` comes back where none has followed it; all else is removed.
+    """
+    for left in sorted(target.parent.glob(f".{target.name}.*")):
         owner = re.fullmatch(r"\.(\d+)\.(tmp|old)", left.name.removeprefix(f".{target.name}"))
-        if owner and not _alive(int(owner[1])):
+        if owner is None or _at_work(int(owner[1])):
+            continue
+        if owner[2] == "old" and not target.exists():
+            os.replace(left, target)
+        else:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process of this number runs, be it another user's."""
+def _at_work(pid: int) -> bool:
+    """Whether another process of this number runs, be it another user's; our own number may have been used before."""
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -71,6 +88,15 @@ def write_json(target: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON object.
+
+    Raises:
+        DataError: the file holds none, as after a power cut or a change by hand.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: no valid JSON ({error}); {_RESTORE}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}; {_RESTORE}")
     return content

@@ -24,7 +24,15 @@ from barcast.errors import ConfigError
 PACKAGE = "barcast"
 
 # They watch a result or word an error about it, and can't change what a stage writes.
-OBSERVERS = ("barcast.tracking", "barcast.errors", "barcast.stages._main")
+OBSERVERS = (
+    "barcast.errors",
+    "barcast.fingerprint",
+    "barcast.stages._main",
+    "barcast.tracking",
+    "barcast.training.progress",
+    "barcast.tuning.progress",
+)
+SOLVERS = {"sklearn": {"scipy"}}  # what a library computes with, though no module of ours imports it
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class Fingerprinter:
                 if name == PACKAGE or name.startswith(f"{PACKAGE}."):
                     todo.extend(self._local(name))
                 elif name.partition(".")[0] not in sys.stdlib_module_names:
-                    libraries.add(name.partition(".")[0])
+                    library = name.partition(".")[0]
+                    libraries |= {library, *SOLVERS.get(library, ())}
         return Fingerprint(dict(sorted(code.items())), installed_versions(libraries))
 
     def _read(self, module: str) -> tuple[str, list[str]]:
@@ -100,7 +109,7 @@ def installed_versions(modules: Iterable[str]) -> dict[str, str]:
     for module in sorted(modules):
         names = _distributions().get(module)
         if not names:
-            raise ConfigError(f"library '{module}' is not installed; run `pip install -r requirements.lock`")
+            raise ConfigError(f"library '{module}' is not installed; run `pip install --no-deps -r requirements.lock`")
         for name in names:
             versions[name.lower()] = distribution_version(name)
     return dict(sorted(versions.items()))

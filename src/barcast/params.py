@@ -73,7 +73,8 @@ class Params(Section):
         return self
 
     def reach(self, horizon: int) -> int:
-        """How many bars ahead a label looks; of labels made elsewhere, the horizon's own length."""
+        """How many bars ahead a label looks; of labels made elsewhere at least the horizon's own length, and `compare`
+        finds in the windows how much further."""
         if self.data.source == "splits":
             return horizon
         return max(self.label.barriers(symbol, horizon).max_bars for symbol in self.symbols)
@@ -110,7 +111,8 @@ def load_params(path: Path) -> Params:
     _check_horizons(params, path)
     _check_model_keys(params.model, path)
     for name in ModelRegistry.list_models():
-        for horizon in params.horizons:
+        of_blocks = {int(key[1:]) for key in params.model.get(name) or {} if _HORIZON_BLOCK.fullmatch(key)}
+        for horizon in sorted({*params.horizons, *of_blocks}):
             resolve_model(params, name, horizon, path)
     _check_ensemble(params, path)
     return params
@@ -185,7 +187,7 @@ def _check_model_keys(model: Mapping[str, Any], file: Path) -> None:
             continue
         _check_block(value, f"model.{key}", fields[key], file)
         for inner, block in (value or {}).items():
-            if _HORIZON_BLOCK.fullmatch(inner):
+            if _HORIZON_BLOCK.fullmatch(str(inner)):
                 _check_block(block, f"model.{key}.{inner}", fields[key], file, nested=False)
 
 
@@ -193,8 +195,9 @@ def _check_block(block: Any, prefix: str, fields: set[str], file: Path, nested: 
     if block is not None and not isinstance(block, dict):
         raise ConfigError(f"{file}: {prefix} = {block!r}: expected a block of keys")
     for key in block or {}:
-        if key not in fields and not (nested and _HORIZON_BLOCK.fullmatch(key)):
-            raise ConfigError(unknown_key(str(file), f"{prefix}.{key}", key, fields))
+        if key not in fields and not (nested and _HORIZON_BLOCK.fullmatch(str(key))):
+            known = fields | {f"h{key}"} if nested and isinstance(key, int) else fields
+            raise ConfigError(unknown_key(str(file), f"{prefix}.{key}", f"{key}", known))
 
 
 def _fields(name: str) -> set[str]:

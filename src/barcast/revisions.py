@@ -13,9 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from barcast.config import load_yaml
+from barcast.config import load_yaml, parse_yaml
 from barcast.errors import DataError
 
 WORKSPACE = "workspace"
@@ -79,14 +77,12 @@ class Revision:
         """The revision that Git knows as `name` (a branch, a tag, a commit, an experiment).
 
         Raises:
-            DataError: Git knows no such revision, or it holds no `dvc.lock`.
+            DataError: Git knows no such revision, or several experiments, or it holds no `dvc.lock`.
         """
-        if _git(cache.root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is None:
-            raise DataError(f"'{name}': no revision that Git knows; `git branch --all` lists branches, fetch it first")
-        content = _git(cache.root, "show", f"{name}:./dvc.lock")
+        content = _git(cache.root, "show", f"{_commit(cache.root, name)}:./dvc.lock")
         if content is None:
             raise DataError(f"{name}: holds no dvc.lock; commit the one that `dvc repro` wrote there")
-        return cls(name, (yaml.safe_load(content) or {}).get("stages", {}), cache)
+        return cls(name, (parse_yaml(content) or {}).get("stages", {}), cache)
 
     @classmethod
     def workspace(cls, cache: Cache) -> Revision:
@@ -160,6 +156,42 @@ class Revision:
 
 def _hashes(stage: Mapping[str, Any], part: str) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in stage.get(part, []) if "md5" in entry}
+
+
+def _commit(root: Path, name: str) -> str:
+    """The hash of the commit that Git, or else DVC, calls `name`.
+
+    Raises:
+        DataError: neither knows it, or DVC has several experiments of this name and none on the present commit.
+    """
+    found = _git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if found is not None:
+        return found.strip()
+    experiments = _experiments(root, name)
+    head = (_git(root, "rev-parse", "--verify", "--quiet", "HEAD") or "").strip()
+    if head in experiments:
+        return experiments[head]
+    if len(experiments) > 1:
+        several = ", ".join(f"{commit[:10]} (on {base[:7]})" for base, commit in sorted(experiments.items()))
+        raise DataError(f"'{name}': several experiments have this name; give the hash of one: {several}")
+    if not experiments:
+        raise DataError(
+            f"'{name}': no revision that Git knows; `git branch --all` lists branches, `dvc exp list --all-commits` "
+            "experiments; fetch it first"
+        )
+    return next(iter(experiments.values()))
+
+
+def _experiments(root: Path, name: str) -> dict[str, str]:
+    """The commit that an experiment started from → its own; DVC keeps it as `refs/exps/{2 letters}/{38}/{name}`."""
+    refs = _git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or ""
+    found = {}
+    for line in refs.splitlines():
+        commit, _, ref = line.partition(" ")
+        parts = ref.split("/")
+        if len(parts) == 5 and parts[4] == name:
+            found[parts[2] + parts[3]] = commit
+    return found
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -6,9 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from barcast.errors import ConfigError
+from barcast.paths import cell_name
+
+if TYPE_CHECKING:
+    from barcast.params import Params
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Cached, honest market models."
@@ -23,6 +29,19 @@ def options(
     """Models × horizons on triple-barrier labels: train, compare, track."""
     if debug:
         os.environ["BARCAST_DEBUG"] = "1"
+
+
+def require_cell(params: Params, model: str, horizon: int) -> None:
+    """Refuse a cell that the pipeline has no stages for.
+
+    Raises:
+        ConfigError: naming the models and horizons of the matrix.
+    """
+    if (model, horizon) not in params.cells():
+        raise ConfigError(
+            f"params.yaml: {cell_name(model, horizon)} is not in the matrix; "
+            f"models: {', '.join(params.models)}; horizons: {', '.join(map(str, params.horizons))}"
+        )
 
 
 def run_dvc(root: Path, *arguments: str) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from barcast.cli._app import app
+from barcast.cli._app import app, require_cell
 from barcast.errors import DataError
 from barcast.paths import Paths, cell_name, find_root
 
@@ -27,11 +27,14 @@ def importance(
     from barcast.data.windows import DatasetConfig, TimeSeriesDataset
     from barcast.evaluation.importance import lag_importance, permutation_importance
     from barcast.models.registry import ModelRegistry
+    from barcast.params import load_params
 
     paths = Paths(find_root())
     metadata = ModelRegistry.get_metadata(model)
     checkpoint = paths.checkpoint(cell_name(model, horizon))
     if not (checkpoint / "model.json").is_file():
+        if paths.params.is_file():  # what is trained can be asked without it
+            require_cell(load_params(paths.params), model, horizon)
         raise DataError(f"{checkpoint}: no trained model; run `dvc repro train@{model}-{horizon}` first")
     trained = metadata.model_class.load(checkpoint)
     val = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon)).split("val")

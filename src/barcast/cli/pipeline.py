@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from barcast.cli._app import Overrides, app, run_dvc
-from barcast.errors import ConfigError
+from barcast.cli._app import Overrides, app, require_cell, run_dvc
 from barcast.paths import Paths, cell_name, find_root
+
+if TYPE_CHECKING:
+    from barcast.evaluation.leaderboard import Leaderboard
 
 
 @app.command()
@@ -37,12 +39,7 @@ def train(
     from barcast.params import load_params
 
     root = find_root()
-    params = load_params(root / "params.yaml")
-    if (model, horizon) not in params.cells():
-        raise ConfigError(
-            f"params.yaml: {cell_name(model, horizon)} is not in the matrix; "
-            f"models: {', '.join(params.models)}; horizons: {', '.join(map(str, params.horizons))}"
-        )
+    require_cell(load_params(root / "params.yaml"), model, horizon)
     run_dvc(root, "repro", f"evaluate@{model}-{horizon}")
 
 
@@ -69,15 +66,33 @@ def leaderboard(
     """Show every cell, ranked by validation log-loss, with test beside it."""
     from barcast.evaluation.leaderboard import load_leaderboard, render_markdown, render_terminal
 
-    report = Paths(find_root()).report
-    board = load_leaderboard(report)
+    paths = Paths(find_root())
+    board = load_leaderboard(paths.report)
     if as_json:
         print(json.dumps(board.to_dict(), indent=2))
     elif as_markdown:
         print(render_markdown(board))
     else:
         render_terminal(board, Console(width=None if sys.stdout.isatty() else 120))
-        print(f"report: {report / 'index.html'}")
+        print(f"report: {paths.report / 'index.html'}")
+    if newer := newer_rows(paths, board):
+        said = f"{len(newer)} rows are" if len(newer) > 1 else "1 row is"
+        print(f"note: {said} newer than this table: {', '.join(newer)}; run `dvc repro`", file=sys.stderr)
+
+
+def newer_rows(paths: Paths, board: Leaderboard) -> list[str]:
+    """The rows whose metrics on disk are no longer those that the table was made from."""
+    from barcast.files import read_json
+
+    found = []
+    for horizon, rows in board.horizons.items():
+        for row in rows:
+            name = cell_name(row.model, horizon)
+            places = (paths.cell_metrics(name), paths.ensemble(horizon) / row.model / "metrics/metrics.json")
+            file = next((place for place in places if place.is_file()), None)
+            if file and read_json(file)["val"]["log_loss"] != row.val_log_loss:
+                found.append(name)
+    return found
 
 
 @app.command()
@@ -94,7 +109,7 @@ def sync() -> None:
         if names:
             print(f"{outcome}: {', '.join(names)}")
     if studies := tracking.sync_studies(paths):
-        print(f"studies created: {', '.join(studies)}")
+        print(f"studies brought in: {', '.join(studies)}")
     if report.unfinished:
         print("unfinished cells have no result yet; run `dvc repro` first")
 

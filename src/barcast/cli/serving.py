@@ -21,10 +21,12 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="In spite of failed gates; recorded.")] = False,
 ) -> None:
     """Make a cell the champion of its horizon, if it passes every gate."""
+    from barcast.serving.committed import next_tag
     from barcast.serving.registry import promote as run
     from barcast.serving.versions import registered_name
 
-    done = run(Paths(find_root()), horizon, model, force, print)
+    paths = Paths(find_root())
+    done = run(paths, horizon, model, force, print)
     name = registered_name(horizon)
     if not done.changed:
         print(f"{done.cell} is the champion already: {name} version {done.version}; nothing was changed")
@@ -33,7 +35,7 @@ def promote(
     print(f"{name} version {done.version} is champion: {done.cell}{before}")
     print(
         "to share it: git add experiments/registry && git commit -m 'Promote "
-        f"{done.cell}' && git tag -a -m {done.cell} {name}@v{done.version}.0.0 && dvc push && git push --follow-tags"
+        f"{done.cell}' && git tag -a -m {done.cell} {next_tag(paths, horizon)} && dvc push && git push --follow-tags"
     )
 
 
@@ -43,7 +45,7 @@ def rollback(horizon: Horizon) -> None:
     from barcast.serving.registry import rollback as run
     from barcast.serving.versions import registered_name
 
-    done = run(Paths(find_root()), horizon)
+    done = run(Paths(find_root()), horizon, print)
     name = registered_name(horizon)
     print(f"{name} version {done.version} is champion again: {done.cell}; version {done.previous} is previous")
 

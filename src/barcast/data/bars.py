@@ -28,6 +28,7 @@ from barcast.data._bar_files import (
     require_columns,
     stream_file,
 )
+from barcast.data.tables import symbol_slices
 from barcast.errors import DataError
 
 __all__ = [
@@ -222,16 +223,30 @@ def bar_spacing(datetimes: pd.Series[Any] | pd.DatetimeIndex) -> pd.Timedelta:
 
 
 def find_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """The holes of each symbol: where two neighbours stand further apart than the usual spacing of the frame.
+    """The holes of each symbol: where two neighbours stand further apart than the symbol's usual spacing.
+
+    Args:
+        frame: bars sorted by symbol and time.
 
     Returns:
         One row a hole, [gaps, 4]: `symbol`, `start` (the last bar before it), `end` (the first after it) and
         `missing_bars` (how many would fit strictly between). Gaps are reported only; nothing fills them.
+
+    Raises:
+        DataError: a symbol has one bar alone.
     """
-    times, symbols = frame["datetime"], frame["symbol"]
-    spacing = bar_spacing(times).value
+    own = [_own_gaps(frame.iloc[rows]) for rows in symbol_slices(frame["symbol"]).values()]
+    return pd.concat(own, ignore_index=True)
+
+
+def _own_gaps(bars: pd.DataFrame) -> pd.DataFrame:
+    times, symbols = bars["datetime"], bars["symbol"]
+    try:
+        spacing = bar_spacing(times).value
+    except DataError as error:
+        raise DataError(f"{symbols.iloc[0]}: {error}") from None
     steps = np.diff(pd.DatetimeIndex(times).as_unit("ns").asi8)
-    before = np.flatnonzero((symbols.to_numpy()[1:] == symbols.to_numpy()[:-1]) & (steps > spacing))
+    before = np.flatnonzero(steps > spacing)
     columns = {"symbol": symbols.iloc[before], "start": times.iloc[before], "end": times.iloc[before + 1]}
     missing = -(-steps[before] // spacing) - 1  # ceil, less the bar at the end
     return pd.DataFrame({name: values.array for name, values in columns.items()}).assign(missing_bars=missing)

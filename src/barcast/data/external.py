@@ -27,16 +27,20 @@ from barcast.errors import DataError, LeakageError
 from barcast.paths import SPLITS
 
 Mask = npt.NDArray[np.bool_]
+_MOST_BARS = np.iinfo(np.int32).max
 _LABEL = re.compile(r"label_h(\d+)")
 
 
-def load_splits(folder: Path, symbols: Sequence[str], horizons: Sequence[int]) -> dict[str, pd.DataFrame]:
+def load_splits(
+    folder: Path, symbols: Sequence[str], horizons: Sequence[int], *, prepared: bool = False
+) -> dict[str, pd.DataFrame]:
     """Read and check the three files of `folder`.
 
     Args:
         folder: where `train_scaled.parquet`, `val_scaled.parquet` and `test_scaled.parquet` lie.
         symbols: the symbols to keep; all must be in every file.
         horizons: the horizons whose label columns must be there; others are let through.
+        prepared: the stage `prepare` writes the folder, so it is what to run when a file is missing.
 
     Returns:
         The splits, sorted by symbol and time. `datetime` is UTC in ns, labels are Int8 and bars to the hit Int32;
@@ -44,9 +48,9 @@ def load_splits(folder: Path, symbols: Sequence[str], horizons: Sequence[int]) -
 
     Raises:
         DataError: naming file, column and row of the first value that breaks the schema.
-        LeakageError: a split of a symbol starts before the split before it has ended.
+        LeakageError: a split starts before the split before it has ended, of the same symbol or of another.
     """
-    tables = {name: _open(split_file(folder, name)) for name in SPLITS}
+    tables = {name: _open(split_file(folder, name), prepared) for name in SPLITS}
     _check_columns(folder, tables, horizons)
     splits = {}
     for name in SPLITS:
@@ -59,10 +63,10 @@ def load_splits(folder: Path, symbols: Sequence[str], horizons: Sequence[int]) -
 
 
 def check_order(splits: Mapping[str, pd.DataFrame], where: str) -> None:
-    """Train must end before val starts, and val before test, for every symbol.
+    """Train must end before val starts, and val before test, over all symbols: they move together.
 
     Raises:
-        LeakageError: naming symbol, splits and the two times.
+        LeakageError: naming symbols, splits and the two times.
     """
     ranges = {name: _ranges(split) for name, split in splits.items()}
     for earlier, later in pairwise(SPLITS):
@@ -73,6 +77,14 @@ def check_order(splits: Mapping[str, pd.DataFrame], where: str) -> None:
                     f"{where}: {symbol}: {later} starts {first.isoformat()}, but {earlier} ends {last.isoformat()}; "
                     "split the rows by time: train, then val, then test"
                 )
+    for earlier, later in pairwise(SPLITS):
+        last, ending = max((span[1], symbol) for symbol, span in ranges[earlier].items())
+        first, starting = min((span[0], symbol) for symbol, span in ranges[later].items())
+        if first <= last:
+            raise LeakageError(
+                f"{where}: {later} of {starting} starts {first.isoformat()}, but {earlier} of {ending} ends "
+                f"{last.isoformat()}; symbols move together: split all of them at the same times"
+            )
 
 
 def _ranges(split: pd.DataFrame) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
@@ -81,10 +93,11 @@ def _ranges(split: pd.DataFrame) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]
     return {symbol: (times.iloc[rows.start], times.iloc[rows.stop - 1]) for symbol, rows in slices}
 
 
-def _open(file: Path) -> pa.Table:
+def _open(file: Path, prepared: bool) -> pa.Table:
     if not file.is_file():
         names = ", ".join(split_file(Path(), name).name for name in SPLITS)
-        raise DataError(f"{file}: no such file; data.source: splits needs {names} in the folder data.path")
+        needed = f"data.source: splits needs {names} in the folder data.path"
+        raise DataError(f"{file}: no such file; {'run `dvc repro prepare`' if prepared else needed}")
     try:
         table = pq.ParquetFile(file).read()
     except (pa.ArrowException, OSError) as error:
@@ -165,33 +178,40 @@ def _to_utc(column: pd.Series[Any], file: Path) -> pd.Series[Any]:
 
 
 def _check_values(frame: pd.DataFrame, file: Path, horizons: Sequence[int]) -> None:
-    for column in (*OHLCV, *feature_columns(frame.columns)):
+    for column in OHLCV:
         _refuse(frame, file, column, ~np.isfinite(_numbers(frame, file, column)), "a finite number")
     for column in OHLCV[:4]:
         _refuse(frame, file, column, _numbers(frame, file, column) <= 0, "a raw price above 0")
+    for column in feature_columns(frame.columns):
+        _refuse(frame, file, column, ~_fits(_numbers(frame, file, column)), "a finite number, in float32 as well")
     for horizon in horizons:
-        label = _numbers(frame, file, f"label_h{horizon}")
-        known = ~np.isnan(label)
-        _refuse(frame, file, f"label_h{horizon}", known & ~np.isin(label, (-1, 0, 1)), "-1, 0, 1 or null")
-        hits = _numbers(frame, file, f"bars_to_hit_h{horizon}")
-        whole = np.isfinite(hits) & (hits >= 0) & (hits == np.floor(hits))
-        _refuse(frame, file, f"bars_to_hit_h{horizon}", (known | ~np.isnan(hits)) & ~whole, "a whole number from 0")
-        weight = _numbers(frame, file, f"sample_weight_h{horizon}")
-        _refuse(
-            frame,
-            file,
-            f"sample_weight_h{horizon}",
-            known & ~(np.isfinite(weight) & (weight >= 0)),
-            "a finite weight from 0 on a labelled row",
+        _check_labels(frame, file, horizon)
+
+
+def _check_labels(frame: pd.DataFrame, file: Path, horizon: int) -> None:
+    label = _numbers(frame, file, f"label_h{horizon}")
+    known = ~np.isnan(label)
+    _refuse(frame, file, f"label_h{horizon}", known & ~np.isin(label, (-1, 0, 1)), "-1, 0, 1 or null")
+    if not known.any():
+        raise DataError(
+            f"{file}: label_h{horizon} is null in all {len(frame)} rows; give more rows, or drop {horizon} from "
+            "horizons in params.yaml"
         )
-        for name in ("mae", "mfe", "quality"):
-            _refuse(
-                frame,
-                file,
-                f"{name}_h{horizon}",
-                np.isinf(_numbers(frame, file, f"{name}_h{horizon}")),
-                "a finite number or null",
-            )
+    hits, expected = _numbers(frame, file, f"bars_to_hit_h{horizon}"), f"a whole number from 0 to {_MOST_BARS}"
+    whole = (hits >= 0) & (hits <= _MOST_BARS) & (hits == np.floor(hits))
+    _refuse(frame, file, f"bars_to_hit_h{horizon}", (known | ~np.isnan(hits)) & ~whole, expected)
+    weight = _numbers(frame, file, f"sample_weight_h{horizon}")
+    bad = known & ~(_fits(weight) & (weight >= 0))
+    _refuse(frame, file, f"sample_weight_h{horizon}", bad, "a finite weight from 0 on a labelled row")
+    for name in ("mae", "mfe", "quality"):
+        infinite = np.isinf(_numbers(frame, file, f"{name}_h{horizon}"))
+        _refuse(frame, file, f"{name}_h{horizon}", infinite, "a finite number or null")
+
+
+def _fits(values: npt.NDArray[np.float64]) -> Mask:
+    """Whether each is finite in float32, which windows and weights are held in."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(values.astype(np.float32))
 
 
 def _numbers(frame: pd.DataFrame, file: Path, column: str) -> npt.NDArray[np.float64]:

@@ -1,13 +1,14 @@
 """The audit's checks: each looks for one way in which the future gets into features, splits or windows.
 
 Every check returns what it examined and the worst it found, and raises a LeakageError that names column,
-symbol and row. They share no code with what they check, apart from reading its results.
+symbol and row. Purge, embargo, windows, prices and labels are proven by code that shares nothing with what made
+them; features and scaler by running the code that made them again, on altered bars and on train rows alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,9 +17,11 @@ import pandas as pd
 from pydantic import Field
 
 from barcast.config import Section
-from barcast.data.bars import bar_spacing
+from barcast.data._scan import SlowScan
+from barcast.data.bars import OHLCV, bar_spacing
+from barcast.data.labels import BarrierConfig
 from barcast.data.splits import Scaler, feature_columns
-from barcast.data.tables import isoformat, nanoseconds
+from barcast.data.tables import isoformat, nanoseconds, symbol_slices
 from barcast.errors import DataError, LeakageError
 from barcast.paths import SPLITS
 
@@ -150,6 +153,70 @@ def check_stored(stored: pd.DataFrame, expected: pd.DataFrame, split: str) -> No
         )
 
 
+def check_prices(part: pd.DataFrame, bars: pd.DataFrame, at: IntArray, split: str) -> int:
+    """Prices and volume in a split's file must be those of the bars at the same symbol and time, bit for bit.
+
+    Args:
+        part: one symbol's rows of the split `[R, C]`.
+        bars: the symbol's bars.
+        at: `[R]` where the rows stand among the bars.
+        split: its name, for the message.
+
+    Returns:
+        How many values were compared.
+
+    Raises:
+        LeakageError: naming symbol, time, column and both values.
+    """
+    changed = first_change(bars[list(OHLCV)].iloc[at], part[list(OHLCV)], len(part))
+    if changed:
+        column, place = changed
+        bar = bars.iloc[at[place]]
+        raise LeakageError(
+            f"{split}: {bar['symbol']} {bar['datetime'].isoformat()}: {column} is {part[column].iloc[place]}, the bars "
+            f"have {bar[column]}; run `dvc repro prepare`"
+        )
+    return len(part) * len(OHLCV)
+
+
+def check_labels(
+    part: pd.DataFrame, at: IntArray, rows: IntArray, horizon: int, scan: SlowScan, barrier: BarrierConfig, split: str
+) -> int:
+    """Labels and the bars until them must be those that a slow scan of the bars finds.
+
+    Args:
+        part: one symbol's rows of the split `[R, C]`.
+        at: `[R]` where the rows stand among the symbol's bars.
+        rows: which of the rows to try.
+        horizon: which labels.
+        scan: of the symbol's bars.
+        barrier: of symbol and horizon.
+        split: its name, for the message.
+
+    Returns:
+        How many labels were tried.
+
+    Raises:
+        LeakageError: naming symbol, time, column and both values.
+    """
+    columns = f"label_h{horizon}", f"bars_to_hit_h{horizon}"
+    stored = zip(*(_plain(part[column].iloc[rows]) for column in columns), strict=True)
+    for row, found in zip(rows.tolist(), stored, strict=True):
+        if not scan.allows(found, int(at[row]), barrier):
+            true = scan.outcome(int(at[row]), barrier)
+            column, *pair = next(each for each in zip(columns, found, true, strict=True) if each[1] != each[2])
+            a, b = ("null" if value is None else value for value in pair)
+            raise LeakageError(
+                f"{split}: {part['symbol'].iloc[row]} {part['datetime'].iloc[row].isoformat()}: {column} is {a}, a "
+                f"scan of the bars gives {b}; run `dvc repro prepare`"
+            )
+    return len(rows)
+
+
+def _plain(column: pd.Series) -> list[int | None]:
+    return [None if pd.isna(value) else int(value) for value in column]
+
+
 def check_borders(
     symbol: str, bar_times: IntArray, rows: Mapping[str, IntArray], cuts: Sequence[int], purge: int, embargo: int
 ) -> Finding:
@@ -183,10 +250,11 @@ def check_borders(
     return found
 
 
-def check_borders_by_time(splits: Mapping[str, pd.DataFrame], symbol: str, purge: int, embargo: int) -> int:
+def check_borders_by_time(splits: Mapping[str, pd.DataFrame], purge: int, embargo: int) -> int:
     """Purge and embargo of splits made elsewhere: how many bars fit between two splits, going by the usual spacing.
 
-    Where markets close, fewer bars lie there than fit, so this finds what is surely short and no more.
+    They must fit between any two symbols, since these move together; of two spacings the shorter counts. Where
+    markets close, fewer bars lie there than fit, so this finds what is surely short and no more.
 
     Returns:
         The fewest bars between two splits.
@@ -196,15 +264,25 @@ def check_borders_by_time(splits: Mapping[str, pd.DataFrame], symbol: str, purge
     """
     fewest = np.iinfo(np.int64).max
     for earlier, later in pairwise(SPLITS):
-        last, first = splits[earlier]["datetime"].iloc[-1], splits[later]["datetime"].iloc[0]
-        between = max(0, -(-(first - last) // bar_spacing(splits[earlier]["datetime"])) - 1)
-        if between < purge + embargo:
-            raise LeakageError(
-                f"{symbol} {first.isoformat()}: {between} bars fit between the last row of {earlier} and the first of "
-                f"{later}, split.purge_bars + split.embargo_bars = {purge} + {embargo} ask for more; the gap is short"
-            )
-        fewest = min(fewest, between)
+        before, after = _own_times(splits[earlier]), _own_times(splits[later])
+        spacing = {symbol: bar_spacing(pd.DatetimeIndex(times)).value for symbol, times in before.items()}
+        for ending, starting in [*zip(before, before, strict=True), *permutations(before, 2)]:
+            first, last = int(after[starting][0]), int(before[ending][-1])
+            between = max(0, -(-(first - last) // min(spacing[ending], spacing[starting])) - 1)
+            if between < purge + embargo:
+                whose = earlier if ending == starting else f"{earlier} of {ending}"
+                raise LeakageError(
+                    f"{starting} {isoformat(first)}: {between} bars fit between the last row of {whose} and the first "
+                    f"of {later}, split.purge_bars + split.embargo_bars = {purge} + {embargo} ask for more; the gap "
+                    "is short"
+                )
+            fewest = min(fewest, between)
     return int(fewest)
+
+
+def _own_times(split: pd.DataFrame) -> dict[str, IntArray]:
+    times = nanoseconds(split["datetime"])
+    return {symbol: times[rows] for symbol, rows in symbol_slices(split["symbol"]).items()}
 
 
 def check_reach_by_time(part: pd.DataFrame, next_first: pd.Timestamp, horizons: Sequence[int]) -> None:

@@ -218,7 +218,7 @@ def split_frame(
         limits = [int(row) for row in np.searchsorted(times[symbol], cuts)]
         for name in SPLITS:
             part = frame.iloc[whole.start + kept[name].start : whole.start + kept[name].stop]
-            _check_size(part, symbol, name, min_rows, config)
+            _check_size(part, symbol, name, max(min_rows, 1), config, times[symbol], cuts)
             if name != "test":
                 rows = np.arange(kept[name].start, kept[name].stop)
                 check_reach(part, rows, limits[SPLITS.index(name)], horizons)
@@ -230,12 +230,20 @@ def split_frame(
     return splits, {"cuts": boundaries, "config": config.model_dump(), "splits": report}
 
 
-def _check_size(part: pd.DataFrame, symbol: str, name: str, min_rows: int, config: SplitConfig) -> None:
-    if len(part) < max(min_rows, 1):
-        raise DataError(
-            f"{symbol}: {len(part)} rows are left in {name}, at least {max(min_rows, 1)} are needed; lower "
-            f"split.embargo_bars ({config.embargo_bars}) or split.purge_bars ({config.purge_bars}), or give more bars"
-        )
+def _check_size(
+    part: pd.DataFrame, symbol: str, name: str, needed: int, config: SplitConfig, times: IntArray, cuts: tuple[int, int]
+) -> None:
+    """Purge and embargo are to blame only where enough of the symbol's rows lie between the split's cuts."""
+    if len(part) >= needed:
+        return
+    problem = f"{symbol}: {len(part)} rows are left in {name}, at least {needed} are needed"
+    edges, place = [0, *np.searchsorted(times, cuts).tolist(), len(times)], SPLITS.index(name)
+    if edges[place + 1] - edges[place] >= needed:
+        remedy = f"lower split.embargo_bars ({config.embargo_bars}) or split.purge_bars ({config.purge_bars})"
+        raise DataError(f"{problem}; {remedy}, or give more bars")
+    span = f"after the warm-up it lasts from {isoformat(times[0])} to {isoformat(times[-1])}"
+    borders = f"for every symbol val starts {isoformat(cuts[0])} and test {isoformat(cuts[1])}"
+    raise DataError(f"{problem}; {span}, {borders}; give more of its bars or take it out of symbols in params.yaml")
 
 
 def check_reach(part: pd.DataFrame, rows: IntArray, limit: int, horizons: Sequence[int]) -> int:

@@ -54,9 +54,9 @@ def integrated_gradients(model: NetworkModel, X: Windows, steps: int) -> Array:
     Returns:
         `[N, L, F]`.
     """
-    from barcast.training.loop import torch_session
+    from barcast.training.session import torch_session
 
-    with torch_session(model.config, model.config.threads) as device:
+    with torch_session(model.config, model.config.threads, answering=True) as device:
         parts = [X.select(slice(start, start + BATCH)) for start in range(0, len(X), BATCH)]
         found = [_of_batch(model, np.asarray(part), steps, device) for part in parts]
     return np.concatenate(found)
@@ -68,13 +68,13 @@ def _of_batch(model: NetworkModel, x: npt.NDArray[np.float32], steps: int, devic
     network = model._network.to(device).eval()  # type: ignore[call-overload]
     classes = len(model._classes.present)
     values = torch.as_tensor(x, device=device)  # type: ignore[arg-type]
-    total = torch.zeros_like(values, dtype=torch.float64)
+    total = torch.zeros(values.shape, dtype=torch.float64)  # on the CPU: Apple's device has no such numbers
     with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have gradients in training alone
         with torch.no_grad():
             favoured = network(values)[:, :classes].argmax(dim=1, keepdim=True)  # [N, 1]
         for step in range(steps):
             point = (values * ((step + 0.5) / steps)).requires_grad_(True)
             log_p = torch.log_softmax(network(point)[:, :classes], dim=1).gather(1, favoured)
-            total += torch.autograd.grad(log_p.sum(), point)[0]
-    gradients: Array = (total * values / steps).cpu().numpy()
+            total += torch.autograd.grad(log_p.sum(), point)[0].cpu()
+    gradients: Array = (total * values.cpu() / steps).numpy()
     return gradients

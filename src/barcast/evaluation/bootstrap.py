@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from barcast.config import Section
+from barcast.errors import DataError
 from barcast.evaluation.resampled import Draws, Measured, Resampled
 from barcast.evaluation.verdicts import Delta, Interval, verdict
 
@@ -34,6 +35,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 _SHARE = (0, 1)  # of every other metric
 _MIN_DEFINED = 0.9  # of the resamples; below it a metric has no interval
+NO_SPREAD = 1e-12  # a difference whose resamples are off by less is one that no resample moves
+FEWEST_TIMES = 11  # the automatic rule for block lengths needs as many
 
 
 class BootstrapConfig(Section):
@@ -79,7 +82,7 @@ def block_length(series: Sequence[Array]) -> float:
     lengths = [
         float(optimal_block_length(values)["stationary"].iloc[0])
         for values in series
-        if len(values) > 10 and np.ptp(values) > 1e-12  # a constant needs none, and the rule divides by its spread
+        if len(values) >= FEWEST_TIMES and np.ptp(values) > 1e-12  # a constant needs none
     ]
     return max([1.0, *(length for length in lengths if math.isfinite(length))])
 
@@ -136,8 +139,19 @@ def _delta(name: str, first: Values, second: Values, sample: Sample) -> Delta:
     if len(known) < _MIN_DEFINED * len(apart):
         return Delta(one - other, None, None, verdict(name, None, None))
     half = upper_quantile(np.abs(known - (one - other)), sample.level) * sample.widening
-    low, high = one - other - half, one - other + half
-    return Delta(one - other, low, high, verdict(name, low, high))
+    return around(name, one - other, half, moving=half > NO_SPREAD)
+
+
+def around(metric: str, value: float, half: float, moving: bool) -> Delta:
+    """A difference with the interval `value` ± `half`.
+
+    One that no resample moves has no interval and counts as noise: on a test so short or so uniform the resamples
+    can't say how sure it is. That of two models which always answer alike is 0, and surely so.
+    """
+    if not moving and abs(value) > NO_SPREAD:
+        return Delta(value, None, None, verdict(metric, None, None))
+    half = half if moving else max(half, abs(value))  # what rounding left of 0 holds 0
+    return Delta(value, value - half, value + half, verdict(metric, value - half, value + half))
 
 
 @dataclass(frozen=True)
@@ -162,7 +176,7 @@ def joint_spread(values: Array, resampled: Array, sample: Sample) -> Spread:
         sample: what they were drawn with.
     """
     errors = resampled.std(axis=0)
-    moving = errors > 1e-12  # two models that always answer alike have nothing to be unsure of
+    moving = errors > NO_SPREAD  # two models that always answer alike have nothing to be unsure of
     if not moving.any():
         return Spread(errors, 0.0)
     largest = (np.abs(resampled - values)[:, moving] / errors[moving]).max(axis=1)
@@ -175,8 +189,16 @@ def resample(models: Sequence[Measured], config: BootstrapConfig, seed: int) -> 
     Blocks are `block_factor` times as long as the longest that a model's loss, or its loss over the first model's,
     asks for: the automatic rule finds the best estimate of a variance, and intervals that hold as often as they
     say need longer blocks than that (Sun, Phillips and Jin 2008).
+
+    Raises:
+        DataError: there are too few times to resample.
     """
     losses = [model.losses for model in models]
+    if len(losses[0]) < FEWEST_TIMES:
+        raise DataError(
+            f"test predictions: expected {FEWEST_TIMES} times or more to resample, got {len(losses[0])}; give the "
+            "test split more bars (split.test in params.yaml, or the file test_scaled.parquet)"
+        )
     length = config.block_factor * block_length([*losses, *(loss - losses[0] for loss in losses[1:])])
     return draw(len(losses[0]), length, config, seed)
 

@@ -1,9 +1,12 @@
-"""Prediction sets: which classes can't be ruled out, with a guarantee that needs no trust in the model.
+"""Prediction sets: which classes can't be ruled out, with a guarantee that needs little trust in the model.
 
 Split conformal prediction (Vovk, Gammerman and Shafer 2005): a set holds every class whose score is at most
 the ⌈(n+1)(1−α)⌉-th smallest score that the truth had on n calibration windows. Where calibration and test
-windows are exchangeable, the set holds the truth with probability 1−α or more. Markets drift, so the
-coverage that came true is reported month by month.
+windows are exchangeable and the probabilities owe nothing to the calibration windows, the set holds the truth
+with probability 1−α or more. That is so of unscaled probabilities. A scaling is fitted on the calibration windows
+too: it suits their truths a little better than later ones, and coverage falls short by what its parameters take,
+little beside thousands of windows (docs/evaluation.md has figures). Markets drift, so the coverage that came true
+is reported month by month.
 """
 
 from __future__ import annotations
@@ -52,7 +55,10 @@ class ConformalSets:
 
     @classmethod
     def fit(cls, probabilities: Probabilities, y: Labels, score: Score, alpha: float) -> Self:
-        """From `[n, 3]` probabilities and `[n]` labels of the calibration slice."""
+        """From `[n, 3]` probabilities and `[n]` labels of the calibration slice.
+
+        The guarantee is exact where `probabilities` were not fitted on these windows, and approximate of scaled ones.
+        """
         true = conformal_scores(probabilities, score)[np.arange(len(y)), y + 1]
         rank = math.ceil((len(y) + 1) * (1 - alpha) - 1e-9)  # a whole number that rounding lifted stays itself
         return cls(score, alpha, float(np.sort(true)[rank - 1]) if rank <= len(y) else math.inf)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
-import yaml
 
+from barcast.config import parse_yaml
 from barcast.errors import DataError
 from barcast.evaluation.paired import PairedSettings, paired_deltas
 from barcast.evaluation.verdicts import Delta
@@ -18,7 +18,7 @@ from barcast.paths import Paths, cell_name
 from barcast.revisions import Revision
 
 Kind = Literal["parameter", "code", "library", "data"]
-Run = Literal["trained again", "evaluated again", "as it was", "new", "gone"]
+Run = Literal["trained again", "evaluated again", "as it was", "not run yet", "new", "gone"]
 
 PATHS = Paths()  # relative ones, as dvc.lock has them
 SPECS, REPORT = PATHS.specs.as_posix(), PATHS.report.as_posix()
@@ -124,7 +124,7 @@ def _compare(before: Revision, after: Revision, cell: Cell, settings: PairedSett
     changes = tuple(dict.fromkeys(found))  # stages of a cell read the same files
     run = _run(before, after, cell)
     if _results(before, cell) == _results(after, cell):
-        return CellDiff(*cell, run, changes)
+        return CellDiff(*cell, "not run yet" if changes and run == "as it was" else run, changes)
     metrics = [json.loads(_file(revision, cell, "metrics.json"))["test"] for revision in (before, after)]
     frames = [_predictions(revision, cell) for revision in (before, after)]
     shared, note = same_windows(*frames)
@@ -175,7 +175,7 @@ def _spec(revision: Revision, name: str) -> dict[str, Any]:
     """A spec's content; empty where the revision has no such spec."""
     if f"{name}.yaml" not in revision.files(SPECS):
         return {}
-    content: dict[str, Any] = yaml.safe_load(revision.read(SPECS, f"{name}.yaml"))
+    content: dict[str, Any] = parse_yaml(revision.read(SPECS, f"{name}.yaml").decode())
     return content
 
 

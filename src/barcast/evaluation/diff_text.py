@@ -42,7 +42,7 @@ def to_dict(diff: Diff) -> dict[str, Any]:
 def headline(diff: Diff) -> str:
     """What ran again and what came of it, in one or two sentences."""
     runs = [cell.run for cell in diff.cells]
-    order = ("trained again", "evaluated again", "new", "gone", "as it was")
+    order = ("trained again", "evaluated again", "not run yet", "new", "gone", "as it was")
     counted = [f"{runs.count(run)} {run}" for run in order if run in runs]
     verdicts = [cell.deltas[MAIN].verdict for cell in diff.cells if cell.deltas]
     said = [f"{verdicts.count(word)} {word}" for word in ("better", "worse", "noise") if word in verdicts]

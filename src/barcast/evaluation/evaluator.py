@@ -147,7 +147,8 @@ class Evaluator:
 
     Validation is cut in two (`validation_parts`). The calibration slice fits scaling and prediction sets; the rest
     decides which scaling is used and from which threshold on a rule acts, and its log-loss ranks the cells. Test
-    fits and chooses nothing.
+    fits and chooses nothing. Where a scaling is used, both come from the same windows, so the sets' guarantee holds
+    up to what the scaling's one or six parameters take (docs/evaluation.md, "Prediction sets").
     """
 
     def __init__(self, config: EvaluateConfig) -> None:

@@ -186,7 +186,7 @@ def columns(reference: str) -> list[Column]:
         Column("mcc", "MCC", "Matthews correlation, 0 is chance", _signed(3), margin=False),
         Column("ece", "ECE", "expected calibration error", "{:.3f}".format, margin=False),
         Column("sharpe", "Sharpe", "a year, net of costs", "{:.1f}".format),
-        Column("dsr", "DSR", "probability that it is above 0, deflated by every trial", "{:.2f}".format),
+        Column("dsr", "DSR", "probability that it is above 0, deflated by the trials at hand", "{:.2f}".format),
     ]
 
 

@@ -36,7 +36,8 @@ def paired_deltas(before: pd.DataFrame, after: pd.DataFrame, settings: PairedSet
         settings: level, number of resamples, seed, trading costs, bins of the calibration error.
 
     Raises:
-        DataError: the two are about different windows, or about other labels of them.
+        DataError: the two are about different windows, or about other labels of them, or there are too few times to
+            resample.
     """
     windows = ["datetime", "symbol", "label"]
     if not before[windows].reset_index(drop=True).equals(after[windows].reset_index(drop=True)):

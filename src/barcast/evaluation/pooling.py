@@ -112,7 +112,7 @@ def _solve(true: Array, start: Array) -> Array:
 class Stack:
     """A logarithmic pool (Genest and Zidek 1986): `p_c ∝ exp(b_c + Σ_j w_j log p_jc)`, w ≥ 0 (Breiman 1996).
 
-    It is fitted on probabilities that the members gave for windows which they had not learnt from.
+    It is fitted on probabilities that the members gave for windows which they were not fitted on.
     """
 
     members: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from barcast.models.base import CLASSES, EPSILON, Labels, Probabilities, log_los
 Method = Literal["none", "temperature", "vector"]
 
 _LOG_TEMPERATURE = (-3.0, 3.0)  # 0.05 … 20: beyond it lies certainty, or the same answer to everything
+_FEWEST_BATCHES = 5  # a spread among fewer means is a guess, and one alone has none
 
 Array = npt.NDArray[np.float64]
 
@@ -65,6 +67,16 @@ class Judge:
     times: npt.NDArray[Any]
     reach: int
 
+    @property
+    def batches(self) -> int:
+        """How many batches `standard_error` has to go by."""
+        return int(self._batch.max(initial=-1)) + 1
+
+    @cached_property
+    def _batch(self) -> npt.NDArray[np.int64]:
+        batch: npt.NDArray[np.int64] = np.unique(self.times, return_inverse=True)[1] // max(self.reach, 1)
+        return batch
+
     def losses(self, scaling: Scaling) -> Array:
         """The log-loss of each window, `[M]`."""
         true = scaling.apply(self.probabilities)[np.arange(len(self.y)), self.y + 1]
@@ -74,8 +86,7 @@ class Judge:
     def standard_error(self, values: Array) -> float:
         """Of the mean of `[M]` values that depend on each other over time: from the means of neighbouring times,
         `reach` together (batch means; Law and Kelton, *Simulation Modeling and Analysis*, 9.5.3)."""
-        batch = np.unique(self.times, return_inverse=True)[1] // max(self.reach, 1)
-        count, total = np.bincount(batch), np.bincount(batch, values)
+        count, total = np.bincount(self._batch), np.bincount(self._batch, values)
         off = total - count * values.mean()
         return float(np.sqrt(off @ off * len(count) / max(len(count) - 1, 1)) / len(values))
 
@@ -92,7 +103,8 @@ def choose_scaling(methods: Sequence[Method], probabilities: Probabilities, y: L
 
     Of the methods tried, `none` among them, the simplest wins whose log-loss there is within one standard error
     of the best one's (Breiman et al. 1984, 3.4.3): a gain that the next stretch of time may take back is no reason
-    to bend probabilities.
+    to bend probabilities. Where the windows make fewer than five batches there is no error to go by, and `none` is
+    used.
 
     Args:
         methods: what to try beside `none`, simplest first.
@@ -103,6 +115,8 @@ def choose_scaling(methods: Sequence[Method], probabilities: Probabilities, y: L
     tried = [NO_SCALING, *(fit_scaling(method, probabilities, y) for method in methods)]
     losses = {scaling.method: judge.losses(scaling) for scaling in tried}
     means = {method: float(values.mean()) for method, values in losses.items()}
+    if judge.batches < _FEWEST_BATCHES:
+        return Choice(NO_SCALING, means)
     best = losses[min(means, key=lambda method: means[method])]
 
     def close(scaling: Scaling) -> bool:

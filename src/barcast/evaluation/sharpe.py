@@ -77,7 +77,8 @@ def deflated_sharpe(found: Moments, trials: int, sd: float) -> float | None:
 
 @dataclass(frozen=True)
 class Overfitting:
-    """`pbo`: the share of splits in which the best trial of one half is below the median in the other."""
+    """`pbo`: the share of splits in which the best trial of one half is below the median in the other; one in which it
+    is the median itself counts half."""
 
     pbo: float
     blocks: int
@@ -91,8 +92,9 @@ def backtest_overfitting(returns: Array, blocks: int) -> Overfitting:
 
     The T bars are cut into `blocks` of neighbours; every choice of half of them is a sample, the rest is what came
     out. The trial with the best Sharpe ratio in the sample has, out of it, the relative rank ω = rank/(columns+1);
-    the choice counts as overfitted where ω is below one half. Equal ratios share their mean rank; a trial that never
-    moves has the ratio 0.
+    the choice counts as overfitted where ω is below one half. Of an odd number of trials one is the median: there ω is
+    one half and counts as one half, so that worthless trials give 0.5 whatever their number. Equal ratios share their
+    mean rank; a trial that never moves has the ratio 0.
 
     Args:
         returns: `[T, columns]`, each trial's return at each bar.
@@ -114,7 +116,8 @@ def backtest_overfitting(returns: Array, blocks: int) -> Overfitting:
     outside = _sharpe(np.tensordot(1 - chosen, sums, axes=1))
     best = np.take_along_axis(outside, inside.argmax(axis=1)[:, None], axis=1)
     rank = (outside < best).sum(axis=1) + ((outside == best).sum(axis=1) + 1) / 2  # [splits], 1 … columns
-    return Overfitting(float((rank / (columns + 1) < 0.5).mean()), blocks, len(chosen), columns)
+    above = np.sign(2 * rank - (columns + 1))  # of ω over one half, in whole numbers
+    return Overfitting(float((1 - above).mean() / 2), blocks, len(chosen), columns)
 
 
 def _halves(blocks: int) -> Array:

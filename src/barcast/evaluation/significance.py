@@ -13,7 +13,7 @@ from barcast.evaluation.bootstrap import Sample
 
 Array = npt.NDArray[np.float64]
 
-_EQUAL = 1e-12  # losses that differ by less at every time are the same model under two names
+_EQUAL = 1e-12  # a difference that varies by less over time has no spread to be judged by
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def confidence_set(losses: Mapping[str, Array], sample: Sample, seed: int) -> di
     statistic, which kept its size better than the range in the simulations of `benchmarks.coverage`).
 
     A model whose p-value is below the set's size is left out; the set then holds the best model with probability
-    1 − size or more. Models with the same losses share a p-value.
+    1 − size or more. Models whose losses differ by the same amount at every time, as by none, share a p-value: without
+    any spread nothing tells how sure the difference is.
 
     The resamples' spread is too small by `sample.widening`, and a set that trusted it would be too narrow. So the
     mean losses are drawn together by that factor first, which leaves the resamples around them as they are.
@@ -72,7 +73,7 @@ def confidence_set(losses: Mapping[str, Array], sample: Sample, seed: int) -> di
 
 def superior_ability(losses: Mapping[str, Array], reference: Array, sample: Sample, seed: int) -> Superiority | None:
     """The test for superior predictive ability against a reference (Hansen 2005, by arch); None where every model's
-    losses are the reference's own.
+    losses are the reference's own, or off it by the same amount at every time.
 
     Args:
         losses: `[T]` of each model but the reference.
@@ -82,7 +83,7 @@ def superior_ability(losses: Mapping[str, Array], reference: Array, sample: Samp
     """
     from arch.bootstrap import SPA
 
-    others = [loss for loss in losses.values() if np.abs(loss - reference).max() > _EQUAL]
+    others = [loss for loss in losses.values() if np.ptp(loss - reference) > _EQUAL]
     if not others:
         return None
     found = SPA(
@@ -104,7 +105,8 @@ def diebold_mariano(first: Array, second: Array, reach: int) -> DieboldMariano:
 
     The variance of the mean takes in autocovariances up to lag `reach`−1 with equal weights, as fits forecasts
     of overlapping outcomes. Where that is not positive, which a rectangular window allows, they are weighted
-    down linearly (Newey and West 1987).
+    down linearly (Newey and West 1987). A difference that is the same at every time has no variance, and is not
+    told apart from noise: statistic 0, p-value 1.
 
     Args:
         first: `[T]` losses.
@@ -115,7 +117,7 @@ def diebold_mariano(first: Array, second: Array, reach: int) -> DieboldMariano:
 
     apart = first - second
     times, mean = len(apart), float(apart.mean())
-    if np.abs(apart).max() <= _EQUAL:
+    if np.ptp(apart) <= _EQUAL:
         return DieboldMariano(0.0, 1.0)
     lags = np.arange(1, reach)
     off = apart - mean
@@ -129,9 +131,9 @@ def diebold_mariano(first: Array, second: Array, reach: int) -> DieboldMariano:
 
 
 def _twins(losses: Mapping[str, Array]) -> dict[str, str]:
-    """Each model -> the first one with the same losses: their difference has no spread to divide by."""
+    """Each model -> the first one that it differs from by the same at every time: there is no spread to divide by."""
     first: dict[str, str] = {}
     for name, loss in losses.items():
         kept = sorted(set(first.values()), key=list(losses).index)
-        first[name] = next((other for other in kept if np.abs(losses[other] - loss).max() <= _EQUAL), name)
+        first[name] = next((other for other in kept if np.ptp(losses[other] - loss) <= _EQUAL), name)
     return first

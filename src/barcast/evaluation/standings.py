@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from barcast.evaluation.bootstrap import BootstrapConfig, Sample, Values, deltas, intervals, joint_spread, measure_all
+from barcast.evaluation.bootstrap import (
+    NO_SPREAD,
+    BootstrapConfig,
+    Sample,
+    Values,
+    around,
+    deltas,
+    intervals,
+    joint_spread,
+    measure_all,
+)
 from barcast.evaluation.resampled import Draws, Measured, trading
 from barcast.evaluation.sharpe import Moments, Overfitting, backtest_overfitting, moments
 from barcast.evaluation.significance import (
@@ -24,7 +34,7 @@ from barcast.evaluation.significance import (
     superior_ability,
 )
 from barcast.evaluation.trading import Backtest
-from barcast.evaluation.verdicts import Delta, Interval, verdict
+from barcast.evaluation.verdicts import Delta, Interval
 
 Array = npt.NDArray[np.float64]
 
@@ -184,6 +194,9 @@ def judge(
         reach: how many bars ahead a label looks.
         config: level, number of resamples, size of the confidence set, blocks of the overfitting test.
         seed: of all resamples.
+
+    Raises:
+        DataError: there are too few test times to resample.
     """
     everyone = {reference.name: reference, **{entrant.name: entrant for entrant in entrants}}
     sample, measured = measure_all({name: entrant.measured for name, entrant in everyone.items()}, config, seed)
@@ -238,7 +251,8 @@ def _traded(traded: Backtest, sample: Sample) -> dict[str, Interval]:
 def joint_deltas(
     everyone: Mapping[str, Entrant], pairs: Sequence[tuple[str, str]], sample: Sample
 ) -> dict[tuple[str, str], Delta]:
-    """Differences in log-loss (*first − second*) of some pairs, with intervals that hold all together."""
+    """Differences in log-loss (*first − second*) of some pairs, with intervals that hold all together; one that no
+    resample moves has none."""
     if not pairs:
         return {}
     resampled = {name: _log_losses(entrant, sample.draws) for name, entrant in everyone.items()}
@@ -248,7 +262,7 @@ def joint_deltas(
     for (a, b), value, error in zip(pairs, values.tolist(), spread.errors.tolist(), strict=True):
         seeds = [everyone[name].seed_half_width(sample.level) for name in (a, b)]
         half = math.hypot(spread.critical * error, *seeds)
-        found[a, b] = Delta(value, value - half, value + half, verdict("log_loss", value - half, value + half))
+        found[a, b] = around("log_loss", value, half, moving=error > NO_SPREAD)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Everything that was tried: what a good-looking Sharpe ratio has to be measured against."""
+"""What was tried, as far as the studies at hand tell: what a good-looking Sharpe ratio has to be measured against."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Trials:
-    """Every trial that was run: cells, their repeats with other seeds, and all tuning trials, failed and pruned too.
+    """The trials at hand: cells, their repeats with other seeds, and the tuning trials of the present studies, failed
+    and pruned too. Trials of studies that were since replaced are not counted, so the truth is deflated more.
 
     A trial without a Sharpe ratio counts in `total`, and not in the spread.
     """

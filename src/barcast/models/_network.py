@@ -61,7 +61,8 @@ class NetworkModel(BaseModel):
         log: Log,
     ) -> None:
         from barcast.networks.describe import describe
-        from barcast.training.loop import Examples, Watch, fit_network, seeded, torch_session
+        from barcast.training.loop import Examples, Watch, fit_network, seeded
+        from barcast.training.session import torch_session
 
         config, used = self.config, weight > 0
         self._classes = SeenClasses.of(y_train[used])
@@ -83,9 +84,10 @@ class NetworkModel(BaseModel):
             fit_network(self._network, examples, config, device, config.random_seed + 1, watch)
 
     def _predict_proba(self, X: Windows) -> Probabilities:
-        from barcast.training.loop import predict_logits, torch_session
+        from barcast.training.loop import predict_logits
+        from barcast.training.session import torch_session
 
-        with torch_session(self.config, self.config.threads) as device:
+        with torch_session(self.config, self.config.threads, answering=True) as device:
             logits = predict_logits(self._network, X, self.config, device).astype(np.float64)
         logits = logits[:, : len(self._classes.present)]  # [N, 3] -> [N, m]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -106,6 +108,7 @@ class NetworkModel(BaseModel):
         self._classes = SeenClasses.from_json(read_json(folder / "classes.json"))
         self._network = self._build(self.seq_len, len(self.feature_columns))
         self._network.load_state_dict(load_file(folder / "network.safetensors"))
+        self._network.eval()
 
 
 def too_short(name: str, seq_len: int, least: int, why: str) -> ModelError:

@@ -187,6 +187,7 @@ class BaseModel(ABC):
         if not weight.any():
             raise ModelError("sample_weight: every weight is 0, so there is nothing to learn from")
         self.training_history = []
+        self.seq_len = None  # a fit that fails leaves no model, be there an earlier one
 
         def record(metrics: Mapping[str, float], step: int) -> None:
             self.training_history.append({"step": step, **metrics})
@@ -232,7 +233,8 @@ class BaseModel(ABC):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read a saved model; its predictions equal those before saving, bit for bit."""
+        """Read a saved model; its predictions equal those before saving, bit for bit (a compiled network's but for
+        rounding)."""
         folder = Path(path)
         if not (folder / "model.json").is_file():
             raise ModelError(f"{folder}: no model.json here; train the model first")
@@ -255,6 +257,8 @@ class BaseModel(ABC):
         windows = as_windows(X)
         if len(windows) == 0:
             raise ModelError(f"X{suffix}: expected at least one window, got none")
+        if windows.seq_len == 0:
+            raise ModelError(f"X{suffix}: expected windows of at least one bar, got shape {windows.shape}")
         if windows.shape[2] != len(self.feature_columns):
             raise ModelError(f"X{suffix}: expected {len(self.feature_columns)} features, got {windows.shape[2]}")
         bad = np.argwhere(~np.isfinite(windows.rows))

@@ -58,7 +58,7 @@ class ModelRegistry:
                 raise ModelError(f"{family}:{name}: expected a subclass of BaseModel, got {model_class!r}")
             metadata = ModelMetadata(name, family, description, requires_gpu, model_class)
             present = cls._models.get(metadata.key)
-            if present and present.module != metadata.module:
+            if present and _path(present.model_class) != _path(model_class):  # a module may be loaded again
                 raise ModelError(f"{metadata.key}: already registered by {present.module}; choose another name")
             cls._models[metadata.key] = metadata
             return model_class
@@ -67,8 +67,15 @@ class ModelRegistry:
 
     @classmethod
     def list_models(cls, family: str | None = None) -> list[str]:
-        """The names of all models, or of a family's, sorted."""
+        """The names of all models, or of a family's, sorted.
+
+        Raises:
+            ModelError: there is no such family (names the known ones).
+        """
         cls._discover()
+        families = {m.family for m in cls._models.values()}
+        if family is not None and family not in families:
+            raise ModelError(f"unknown family '{family}'; known families: {', '.join(sorted(families))}")
         return sorted(m.name for m in cls._models.values() if family in (None, m.family))
 
     @classmethod
@@ -94,8 +101,16 @@ class ModelRegistry:
     def create(
         cls, name: str, config: ModelConfig | Mapping[str, Any], horizon: int, feature_columns: list[str]
     ) -> BaseModel:
-        """A new, unfitted model."""
-        return cls.get_metadata(name).model_class(config, horizon, feature_columns)
+        """A new, unfitted model.
+
+        Raises:
+            ModelError: the model is unknown, or the config is another model's.
+        """
+        metadata = cls.get_metadata(name)
+        model = metadata.model_class(config, horizon, feature_columns)
+        if model.config.model_name != metadata.name:
+            raise ModelError(f"{metadata.name}: its config is that of '{model.config.model_name}'; give it its own")
+        return model
 
     @classmethod
     def _discover(cls) -> None:
@@ -107,3 +122,7 @@ class ModelRegistry:
             if not module.name.startswith("_") and module.name not in _SHARED:
                 importlib.import_module(f"{package.__name__}.{module.name}")
         cls._discovered = True
+
+
+def _path(model_class: type) -> tuple[str, str]:
+    return model_class.__module__, model_class.__qualname__

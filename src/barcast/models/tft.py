@@ -95,7 +95,8 @@ class TFTModel(NetworkModel):
         import torch
 
         from barcast.training._batches import WindowSource, in_order
-        from barcast.training.loop import PREDICT_BATCH, torch_session
+        from barcast.training.loop import PREDICT_BATCH
+        from barcast.training.session import torch_session
 
         network: Any = self._network.eval()
         selection, attention = np.zeros(X.shape[2]), np.zeros(X.seq_len + 1)

@@ -10,21 +10,23 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+WINDOWS = 16  # at one alone, a bar that the maximum of a pool passes over would seem not to count
+
 
 def describe(network: nn.Module, seq_len: int, width: int) -> dict[str, float]:
     """`parameters`, `flops_per_window` and `receptive_field` of a network for windows `[L, F]`.
 
     FLOPs are those of the matrix products of one window's forward pass, a multiplication and an addition
     each. The receptive field is how many bars back the oldest one lies that can change an answer, found by the
-    gradient of the logits; torch's generator is left as it was.
+    gradient of the logits at some random windows; torch's generator is left as it was.
     """
     state, was_training = torch.get_rng_state(), network.training
     network.eval()
-    window = torch.randn(1, seq_len, width, requires_grad=True)
+    windows = torch.randn(WINDOWS, seq_len, width, requires_grad=True)
     with _without_onednn(), FlopCounterMode(display=False) as counter:
-        logits = network(window)
-    (gradient,) = torch.autograd.grad(logits.square().sum(), window)
-    reached = torch.nonzero(gradient[0].abs().sum(dim=1))  # [L, F] -> the bars that count
+        network(windows[:1])
+    (gradient,) = torch.autograd.grad(network(windows).square().sum(), windows)
+    reached = torch.nonzero(gradient.abs().sum(dim=(0, 2)))  # [N, L, F] -> the bars that count
     network.train(was_training)
     torch.set_rng_state(state)
     return {

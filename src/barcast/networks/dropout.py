@@ -16,7 +16,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        dropped = round(self.p * LEVELS)
+        dropped = min(round(self.p * LEVELS), LEVELS - 1)
         if x.device.type != "cpu" or not self.training:
             return super().forward(x)
         if not dropped:

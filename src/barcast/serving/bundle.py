@@ -48,7 +48,11 @@ class ServingConfig(Section):
 
     @property
     def exact_bars(self) -> int:
-        """How many bars make the last answer the same, to the last bit, as any longer history would."""
+        """How many bars make the last answer the same as any longer history would.
+
+        Of boosters and baselines to the last bit; of networks but for rounding (within 1e-6), since their sums depend
+        on how many windows are asked together.
+        """
         return memory_bars(self.features) + self.seq_len
 
     @property

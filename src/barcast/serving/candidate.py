@@ -88,10 +88,16 @@ class Candidate:
         return found, {"test_against_prior": _interval(on_test)}
 
     def serving_config(self) -> ServingConfig:
-        """What its answers need beside the checkpoint, taken from the settings that the lock holds."""
+        """What its answers need beside the checkpoint, taken from the settings that the lock holds.
+
+        Raises:
+            DataError: the scaler or the windows are missing.
+        """
         prepare = load_yaml(self.paths.spec("prepare"))["config"]
         window = load_yaml(self.paths.spec("window"))["config"]["window"]
-        scaler = read_json(self.paths.splits / "scaler.json")
+        scaler = self.paths.splits / "scaler.json"
+        if not scaler.is_file():
+            raise DataError(f"{scaler}: no such file; run `dvc repro prepare` first")
         return ServingConfig(
             model=self.model,
             horizon=self.horizon,
@@ -100,7 +106,7 @@ class Candidate:
             seq_len=window["seq_len"],
             max_gap=window["max_gap"],
             features=self.params.data.features,
-            scaler=scaler,
+            scaler=read_json(scaler),
             max_request_rows=self.params.promote.max_request_rows,
             code=code_of(self.fingerprint),
         )
@@ -143,6 +149,8 @@ class Candidate:
 
     def _times(self, split: str) -> pd.Series:
         file = self.paths.windows / split / "index.parquet"
+        if not file.is_file():
+            raise DataError(f"{file}: no such file; run `dvc repro window` first")
         return pd.read_parquet(file, columns=["datetime"])["datetime"]
 
     def _against(self, versions: Versions, champion: Any, val: pd.DataFrame) -> tuple[Interval | None, int]:

@@ -132,8 +132,8 @@ class Predictor:
         config = self.config
         return (
             f"symbol '{symbol}' has {count} bars, at least {config.needed_bars} are needed ({self._warmup} for the "
-            f"features' warm-up and {config.seq_len} for one window); give {config.exact_bars} for answers that are "
-            "exact to the last bit"
+            f"features' warm-up and {config.seq_len} for one window); give {config.exact_bars} for the same answers as "
+            "with any longer history"
         )
 
     def _require(self, part: pd.DataFrame, source: str) -> None:

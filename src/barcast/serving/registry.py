@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from barcast.params import Params, load_params
 from barcast.paths import Paths
 from barcast.serving.bundle import folder_hash, write_bundle
 from barcast.serving.candidate import METADATA_FILE, Candidate, PromotionError, best_model
+from barcast.serving.committed import Say, git_remedy, is_committed, present_champion, tags_of
 from barcast.serving.gates import Gate
-from barcast.serving.versions import CHAMPION, HASH_TAG, PREVIOUS, Versions, registered_name, registry_of
-
-Say = Callable[[str], None]
+from barcast.serving.versions import CHAMPION, PREVIOUS, Served, Versions, registered_name, registry_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,10 @@ def promote(paths: Paths, horizon: int, model: str | None, force: bool, say: Say
         horizon: bars ahead.
         model: the cell's model; None: the best by validation log-loss.
         force: promote in spite of failed gates; the metadata say so.
-        say: told each gate's outcome.
+        say: told each gate's outcome, and where the registry folder holds another champion than MLflow names.
 
     Raises:
-        PromotionError: a gate failed.
+        PromotionError: a gate failed, or the champion in the registry folder can't be registered.
         ConfigError: the cell is not in the matrix, or splits made elsewhere leave no way from bars to features.
         DataError: the cell is not trained and evaluated.
         TrackingError: MLflow's store can't be reached; nothing was changed.
@@ -56,7 +54,7 @@ def promote(paths: Paths, horizon: int, model: str | None, force: bool, say: Say
     model = model or best_model(paths, params, horizon)
     candidate = Candidate(paths, params, model, horizon)
     versions = Versions(paths, horizon)
-    champion = versions.aliased(CHAMPION)
+    champion = present_champion(paths, versions, horizon, say)
     found, report = candidate.examine(versions, champion)
     for gate in found:
         say(f"{'ok  ' if gate.passed else 'FAIL'}  {gate.name}: {gate.text}")
@@ -68,19 +66,29 @@ def promote(paths: Paths, horizon: int, model: str | None, force: bool, say: Say
     return _install(paths, candidate, versions, champion, found, report)
 
 
-def rollback(paths: Paths, horizon: int) -> Promotion:
+def rollback(paths: Paths, horizon: int, say: Say) -> Promotion:
     """Swap champion and previous: the aliases, and what the registry folder holds.
 
+    Args:
+        paths: the repository.
+        horizon: bars ahead.
+        say: told where the registry folder holds another champion than MLflow names.
+
     Raises:
-        PromotionError: there is no previous champion.
+        PromotionError: there is no previous champion, or the one in the registry folder can't be registered.
         TrackingError: MLflow's store can't be reached; nothing was changed.
     """
     versions = Versions(paths, horizon)
-    champion, previous = versions.aliased(CHAMPION), versions.aliased(PREVIOUS)
+    named, previous = versions.aliased(CHAMPION), versions.aliased(PREVIOUS)
+    champion = named
+    if named is not None and not is_committed(paths, horizon, previous):  # else it was cut short, and goes on
+        champion = present_champion(paths, versions, horizon, say)
+        if champion is not None and champion.version != named.version:
+            previous = named
     if champion is None or previous is None:
         raise PromotionError(
             f"{registered_name(horizon)} has no previous champion to roll back to; there is one once "
-            f"`barcast promote --horizon {horizon}` has replaced a champion"
+            f"`barcast promote --horizon {horizon}` has replaced a champion{git_remedy(paths, horizon)}"
         )
     with versions.files(previous) as files:
         _fill_registry(paths, horizon, registry_of(files))
@@ -108,17 +116,19 @@ def _install(
         write_json(registry / METADATA_FILE, metadata)
         version = versions.find(metadata["model_sha256"])
         if version is None:
-            tags = {HASH_TAG: metadata["model_sha256"], "cell": candidate.cell, "forced": ",".join(metadata["forced"])}
-            example = candidate.example(config)
-            version = versions.create(candidate.tracked, registry, example, candidate.fingerprint, tags)
+            served = Served(registry, candidate.example(config), candidate.fingerprint.libraries)
+            version = versions.create(versions.run_of(candidate.tracked), served, tags_of(metadata))
         same = champion is not None and champion.version == version.version
         if not same or folder_hash(paths.registry(candidate.horizon) / "model") != metadata["model_sha256"]:
             _fill_registry(paths, candidate.horizon, registry)
+    named = versions.aliased(CHAMPION)
+    before = named if same else champion
+    if before is not None and before.version != version.version:
+        versions.point(PREVIOUS, before.version)
+    if named is None or named.version != version.version:
+        versions.point(CHAMPION, version.version)
     if same:
         return Promotion(candidate.cell, str(version.version), None, changed=False)
-    if champion is not None:
-        versions.point(PREVIOUS, champion.version)
-    versions.point(CHAMPION, version.version)
     return Promotion(candidate.cell, str(version.version), str(champion.version) if champion else None, changed=True)
 
 

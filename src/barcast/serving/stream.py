@@ -23,29 +23,43 @@ SUFFIXES = (".parquet", ".csv")
 def predict_file(predictor: Predictor, source: Path, out: Path, chunk_rows: int) -> dict[str, int]:
     """Answer every bar of a file, or of a folder with one file a symbol, as `Predictor.predict` answers a table.
 
-    Neither the answers nor their order, which is that of the bars, depend on `chunk_rows`.
+    Neither the answers nor their order, which is that of the bars, depend on `chunk_rows`: of boosters and baselines
+    to the last bit, of networks but for rounding (within 1e-6).
 
     Args:
         predictor: the served model.
         source: Parquet or CSV; each symbol's rows ascend in time, symbols may lie one after the other or mixed.
-        out: written whole or not at all, as Parquet or CSV.
+        out: written whole or not at all, as Parquet or CSV, into a folder that is there and apart from the bars.
         chunk_rows: bars held at a time, beside the last ones of each symbol.
 
     Returns:
         How many bars of each symbol were answered.
 
     Raises:
-        ConfigError: `out` is neither .parquet nor .csv.
-        DataError: as `Predictor.predict`, naming file and row.
+        ConfigError: `out` is neither .parquet nor .csv, would replace or join the bars, or has no folder to lie in.
+        DataError: there are no bars, or as `Predictor.predict`, naming file and row.
     """
-    if out.suffix not in SUFFIXES:
-        raise ConfigError(f"{out}: answers are written as {' or '.join(SUFFIXES)}; give the file one of these endings")
+    _check_paths(source, out)
     answerer = _Answerer(predictor)
     with atomic_file(out) as temporary, _Writer(temporary, out.suffix) as writer:
         for file, bars in _chunks(source, predictor, chunk_rows):
             writer.write(answerer.answer(bars, str(file)))
         answerer.finish(str(source))
     return answerer.answered
+
+
+def _check_paths(source: Path, out: Path) -> None:
+    if out.suffix not in SUFFIXES:
+        raise ConfigError(f"{out}: answers are written as {' or '.join(SUFFIXES)}; give the file one of these endings")
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; give the path of a file of bars, or of a folder of them")
+    bars, target = source.resolve(), out.resolve()
+    if bars == target or (out.exists() and out.samefile(source)):
+        raise ConfigError(f"{out}: these are the bars that are to be answered; give the answers a file of their own")
+    if bars.is_dir() and target.is_relative_to(bars):
+        raise ConfigError(f"{out}: lies in the folder of the bars, {source}; write the answers to another folder")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}; make it first, or correct the path")
 
 
 def _chunks(source: Path, predictor: Predictor, rows: int) -> Iterator[tuple[Path, pd.DataFrame]]:

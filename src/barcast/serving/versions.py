@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import pandas as pd
 import barcast
 from barcast import tracking
 from barcast.data.bars import KEYS, OHLCV
-from barcast.fingerprint import Fingerprint
 from barcast.paths import Paths
+from barcast.serving.bundle import POSTPROCESS_FILE, SERVING_FILE
 from barcast.serving.predictor import ANSWER
 from barcast.tracking import Cell, TrackingError, runs
 from barcast.tracking.store import Store, connect
 
-CODE_FILE = Path(__file__).with_name("pyfunc_model.py")
+PACKAGE = Path(barcast.__file__).parent
 CHAMPION, PREVIOUS = "champion", "previous"
 ARTIFACT = "serving"  # where a run keeps its served model
 HASH_TAG = "model_sha256"
@@ -31,6 +32,16 @@ HASH_TAG = "model_sha256"
 def registered_name(horizon: int) -> str:
     """`barcast-h5`."""
     return f"barcast-h{horizon}"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a version is made of."""
+
+    registry: Path  # holds `model/` and `metadata.json`
+    example: pd.DataFrame  # bars, enough for one answer
+    libraries: Mapping[str, str]  # what the model needs installed
+    package: Path = PACKAGE  # the code that it is served with
 
 
 class Versions:
@@ -65,28 +76,34 @@ class Versions:
         same = [version for version in versions if version.tags.get(HASH_TAG) == model_hash]
         return max(same, key=lambda version: int(version.version), default=None)
 
-    def create(self, cell: Cell, registry: Path, bars: pd.DataFrame, code: Fingerprint, tags: Mapping[str, str]) -> Any:
-        """Add a version: the registry folder and the package's own code, served by `pyfunc_model`.
-
-        Args:
-            cell: whose run the version belongs to; it is synced first where the store hasn't got it.
-            registry: holds `model/` and `metadata.json`.
-            bars: the input example.
-            code: what the model needs installed.
-            tags: of the version.
-        """
+    def run_of(self, cell: Cell) -> str:
+        """The id of a cell's run; the cell is synced first where the store hasn't got it."""
         tracking.sync(self._paths, [cell.name])
         run = runs.find(self._store, cell)
         if run is None:
             raise TrackingError(f"MLflow has no run of {cell.name}; run `barcast sync` and look at what it says")
+        return str(run.info.run_id)
+
+    def run_behind(self, cell: Cell, model: Path) -> str:
+        """The id of the run that a bundle's model came from, made from the bundle where the store hasn't got it."""
+        run = runs.find(self._store, cell)
+        if run is not None:
+            return str(run.info.run_id)
+        with tempfile.TemporaryDirectory() as temporary:
+            apart = Paths(Path(temporary))  # the cell's own folder may hold a later training
+            ignored = shutil.ignore_patterns(SERVING_FILE, POSTPROCESS_FILE)
+            shutil.copytree(model, apart.checkpoint(cell.name), ignore=ignored)
+            return runs.restore(self._store, apart, cell)
+
+    def create(self, run_id: str, served: Served, tags: Mapping[str, str]) -> Any:
+        """Add a version that belongs to a run."""
         with tempfile.TemporaryDirectory() as temporary, self._store.calls() as client:
             folder = Path(temporary) / ARTIFACT
-            save_pyfunc(folder, registry, bars, code)
-            client.log_artifacts(run.info.run_id, str(folder), ARTIFACT)
+            save_pyfunc(folder, served)
+            client.log_artifacts(run_id, str(folder), ARTIFACT)
             if not client.search_registered_models(f"name = '{self.name}'"):
                 client.create_registered_model(self.name)
-            source = f"runs:/{run.info.run_id}/{ARTIFACT}"
-            return client.create_model_version(self.name, source, run.info.run_id, tags=dict(tags))
+            return client.create_model_version(self.name, f"runs:/{run_id}/{ARTIFACT}", run_id, tags=dict(tags))
 
     def point(self, alias: str, version: str) -> None:
         """Let the alias name this version."""
@@ -110,28 +127,21 @@ def code_in(files: Path) -> Path:
     return files / "code"
 
 
-def save_pyfunc(folder: Path, registry: Path, bars: pd.DataFrame, code: Fingerprint) -> None:
-    """Write the served model as MLflow's own folder.
-
-    Args:
-        folder: must not exist.
-        registry: holds `model/` and `metadata.json`.
-        bars: the input example, enough for one answer.
-        code: its libraries are pinned.
-    """
+def save_pyfunc(folder: Path, served: Served) -> None:
+    """Write a served model as MLflow's own folder, which must not exist."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         copy = Path(temporary) / "registry"  # MLflow names an artifact's folder after its source
-        shutil.copytree(registry, copy)
+        shutil.copytree(served.registry, copy, ignore=shutil.ignore_patterns("*.dvc", ".gitignore"))
         mlflow.pyfunc.save_model(
             folder,
-            python_model=str(CODE_FILE),
+            python_model=str(served.package / "serving/pyfunc_model.py"),
             artifacts={"registry": str(copy)},
-            code_paths=[str(Path(barcast.__file__).parent)],
+            code_paths=[str(served.package)],
             signature=_signature(),
-            input_example=bars.assign(datetime=bars["datetime"].map(pd.Timestamp.isoformat)),
-            pip_requirements=[f"{name}=={version}" for name, version in code.libraries.items()],
+            input_example=served.example.assign(datetime=served.example["datetime"].map(pd.Timestamp.isoformat)),
+            pip_requirements=[f"{name}=={version}" for name, version in served.libraries.items()],
         )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from barcast.errors import BarcastError
+from barcast.errors import BarcastError, ConfigError
 
+INTERRUPTED = "interrupted; run the same command to go on"
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -28,17 +31,52 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def run_stage(main: Callable[..., None], arguments: Sequence[str] = ()) -> NoReturn:
-    """Run a stage and exit: 0 when it is done, 1 after one line on standard error.
+def parse_horizon(text: str) -> int:
+    """A horizon of the command line.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    if not text.isdecimal():
+        raise ConfigError(f"horizon '{text}': expected a whole number of bars such as 5")
+    return int(text)
+
+
+def run_stage(main: Callable[..., None], arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a stage and exit: 0 when it is done, 1 after one line on standard error, 130 when it was interrupted.
 
     `--debug` among the process's arguments, or `BARCAST_DEBUG=1`, shows the traceback as well.
+
+    Args:
+        main: the stage; what stands on the command line are its parameters, as text.
+        arguments: the command line after the module's name; default: the process's own.
     """
+    given = [text for text in (sys.argv[1:] if arguments is None else arguments) if text != "--debug"]
     try:
-        main(*arguments)
+        _check_count(main, given)
+        main(*given)
     except (BarcastError, OSError) as error:
         line = explain(error)
-        if line is None or "--debug" in sys.argv or os.environ.get("BARCAST_DEBUG") == "1":
+        if line is None or _debugs():
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        if _debugs():
+            raise
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(130)
     sys.exit(0)
+
+
+def _debugs() -> bool:
+    return "--debug" in sys.argv or os.environ.get("BARCAST_DEBUG") == "1"
+
+
+def _check_count(main: Callable[..., None], given: Sequence[str]) -> None:
+    """Refuse fewer or more arguments than the stage takes; those with a default are to be given too."""
+    names = [name.upper() for name in inspect.signature(main).parameters]
+    if len(given) != len(names):
+        stage, expected = Path(inspect.getfile(main)).stem, " ".join(names) or "nothing"
+        usage = " ".join(["python -m", f"barcast.stages.{stage}", *names])
+        raise ConfigError(f"{stage}: expected {expected}, got {' '.join(given) or 'nothing'}; usage: {usage}")

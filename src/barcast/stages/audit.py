@@ -11,6 +11,7 @@ from pydantic import Field
 
 from barcast.config import Section, load_yaml, validate
 from barcast.data import leakage
+from barcast.data._scan import SlowScan
 from barcast.data.bars import load_bars
 from barcast.data.external import load_splits
 from barcast.data.features import compute_features, warmup_bars
@@ -27,6 +28,9 @@ from barcast.stages.prepare import REPORT_FILE, SCALER_FILE, DataConfig
 
 Splits = dict[str, pd.DataFrame]
 Check = dict[str, Any]
+
+SCANNED_ROWS = 10_000  # of each split, about: plain Python takes seconds for a million
+LAST_ROWS = 50  # of each symbol and split, scanned as well
 
 
 class AuditedDataConfig(DataConfig):
@@ -54,7 +58,7 @@ def audit(config: AuditStageConfig, paths: Paths) -> None:
         LeakageError: something of the future was found; the message names column and row.
         DataError: the splits don't fit the bars or the configuration, or a symbol has no window.
     """
-    splits = load_splits(paths.splits, config.symbols, config.horizons)
+    splits = load_splits(paths.splits, config.symbols, config.horizons, prepared=True)
     checks = _against_bars(config, paths, splits) if config.data.source == "bars" else _by_themselves(config, splits)
     checks += [_windows(config, splits), _scores(config, splits["train"])]
     write_json(paths.audit, {"source": config.data.source, "passed": True, "checks": checks})
@@ -78,6 +82,7 @@ def _against_bars(config: AuditStageConfig, paths: Paths, splits: Splits) -> lis
         causality,
         *_scaler(config, paths, splits, features, rows),
         *_borders(config, splits, by_symbol, rows, report["cuts"]),
+        *_outcomes(config, splits, by_symbol, rows),
     ]
 
 
@@ -158,26 +163,54 @@ def _borders(
     ]
 
 
+def _outcomes(
+    config: AuditStageConfig,
+    splits: Splits,
+    by_symbol: dict[str, pd.DataFrame],
+    rows: dict[str, dict[str, leakage.IntArray]],
+) -> list[Check]:
+    """Compare the stored prices with the bars, and a sample of the labels with a slow scan of these."""
+    rng, prices, labels = np.random.default_rng(config.seed), 0, 0
+    slices = {name: symbol_slices(split["symbol"]) for name, split in splits.items()}
+    drawn = {name: rng.random(len(split)) < SCANNED_ROWS / len(split) for name, split in splits.items()}
+    for symbol, bars in by_symbol.items():
+        scan = SlowScan(bars, config.label.atr_period)
+        for name, split in splits.items():
+            own, at = slices[name][symbol], rows[name][symbol]
+            drawn[name][own][-LAST_ROWS:] = True  # where outcomes begin to be unknown
+            prices += leakage.check_prices(split.iloc[own], bars, at, name)
+            some = np.flatnonzero(drawn[name][own])
+            for horizon in config.horizons:
+                barrier = config.label.barriers(symbol, horizon)
+                labels += leakage.check_labels(split.iloc[own], at, some, horizon, scan, barrier, name)
+    return [
+        _passed("the splits hold the prices of the bars", {"values": prices}, {"difference": 0.0}),
+        _passed("labels are those of a slow scan", {"labels": labels}, {"difference": 0.0}),
+    ]
+
+
 def _by_themselves(config: AuditStageConfig, splits: Splits) -> list[Check]:
     """What can be proven of splits made elsewhere, whose bars in between are unknown."""
-    purge, embargo = config.split.purge_bars, config.split.embargo_bars
-    between = []
-    for symbol in sorted(config.symbols):
-        own = {name: split.iloc[symbol_slices(split["symbol"])[symbol]] for name, split in splits.items()}
-        for earlier, later in pairwise(SPLITS):
-            leakage.check_reach_by_time(own[earlier], own[later]["datetime"].iloc[0], config.horizons)
-        between.append(leakage.check_borders_by_time(own, symbol, purge, embargo))
-    longest = leakage.check_longest_reach(splits, config.horizons, purge)
+    for earlier, later in pairwise(SPLITS):
+        first = splits[later]["datetime"].min()
+        for rows in symbol_slices(splits[earlier]["symbol"]).values():
+            leakage.check_reach_by_time(splits[earlier].iloc[rows], first, config.horizons)
+    between = leakage.check_borders_by_time(splits, config.split.purge_bars, config.split.embargo_bars)
+    longest = leakage.check_longest_reach(splits, config.horizons, config.split.purge_bars)
     names = (
         "features know only the past",
         "the scaler is fitted on train alone",
         "the splits hold the audited features",
+        "the splits hold the prices of the bars",
+        "labels are those of a slow scan",
     )
-    borders, reach = {"borders": 2 * len(between), "symbols": len(between)}, {"longest_reach_bars": longest}
+    examined = {"borders": 2 * len(config.symbols), "symbols": len(config.symbols)}
     return [
         *({"name": name, "skipped": "needs raw bars, the splits were made elsewhere"} for name in names),
-        _passed("purge and embargo are whole", borders, {"bars_between_splits": min(between)}),
-        _passed("labels end before the next split", {"labels": _labelled(config, splits)}, reach),
+        _passed("purge and embargo are whole", examined, {"bars_between_splits": between}),
+        _passed(
+            "labels end before the next split", {"labels": _labelled(config, splits)}, {"longest_reach_bars": longest}
+        ),
     ]
 
 

@@ -90,13 +90,13 @@ def compare(config: CompareConfig, paths: Paths) -> Leaderboard:
     `experiments/report/`.
 
     Raises:
-        DataError: a cell lacks a file (names the command that makes it), or cells of one horizon were
-            scored on different windows.
+        DataError: a cell or the windows lack a file (names the command that makes it), cells of one horizon
+            were scored on different windows, or test is too short to be judged.
     """
     cells = [*(_read(ref, config.seeds, paths) for ref in config.cells), *_read_ensembles(config, paths)]
     _check_same_windows(cells, paths)
     ranked = _by_rank(cells)
-    standings = {horizon: _judge(found, config) for horizon, found in ranked.items()}
+    standings = {horizon: _judge(found, config, _reach(horizon, config, paths)) for horizon, found in ranked.items()}
     trials = _count_trials(standings, read_ledgers(paths.tune))
     leaderboard = _leaderboard(ranked, standings, trials, config)
     significance = {f"h{h}": s.significance_json(config.mcs_size) for h, (s, _) in standings.items()}
@@ -182,7 +182,19 @@ def _by_rank(cells: Sequence[Contender]) -> dict[int, list[Contender]]:
     return {horizon: [cell for cell in ordered if cell.horizon == horizon] for horizon in horizons}
 
 
-def _judge(cells: Sequence[Contender], config: CompareConfig) -> tuple[Standings, list[Entrant]]:
+def _reach(horizon: int, config: CompareConfig, paths: Paths) -> int:
+    """How many bars ahead the test labels look: what the spec says, or more where labels made elsewhere take longer.
+
+    Too short a reach would leave out autocovariances, and the tests would call noise a difference.
+    """
+    file = paths.windows / f"labels/test_h{horizon}.npy"
+    if not file.is_file():
+        raise DataError(f"{file}: no such window file; run `dvc repro window` first")
+    labels = np.load(file)
+    return max(config.reach[f"h{horizon}"], int(labels["reach"].max(initial=0, where=labels["known"])))
+
+
+def _judge(cells: Sequence[Contender], config: CompareConfig, reach: int) -> tuple[Standings, list[Entrant]]:
     def measured(predictions: pd.DataFrame) -> Measured:
         return Measured.of(predictions, config.cost_bps, config.calibration_bins)
 
@@ -197,7 +209,6 @@ def _judge(cells: Sequence[Contender], config: CompareConfig) -> tuple[Standings
     ]
     reference = next((entrant for entrant in entrants if entrant.name == config.reference), None)
     reference = reference or Entrant(PRIOR, measured(_prior_predictions(cells[0])))
-    reach = config.reach[f"h{cells[0].horizon}"]
     return judge(entrants, reference, reach, config, config.seed), entrants
 
 

@@ -7,7 +7,6 @@ given. `stack` is fitted on out-of-fold predictions inside train and has not see
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,14 @@ import pandas as pd
 
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
-from barcast.errors import ConfigError, DataError
+from barcast.errors import DataError
 from barcast.evaluation.evaluator import Answers, EvaluateConfig, Evaluator
 from barcast.evaluation.pooling import Stack, fit_weights, pool
 from barcast.evaluation.slices import CALIBRATION
 from barcast.files import atomic_dir, write_json
 from barcast.models.base import PredictionOutput, Probabilities
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import run_stage
+from barcast.stages._main import parse_horizon, run_stage
 from barcast.stages.evaluate import fit_prior, score, write_cell
 from barcast.stages.oof import FILE as OOF_FILE
 
@@ -145,15 +144,13 @@ def main(horizon: str) -> None:
     Raises:
         ConfigError: the horizon is no number, or the spec has another form.
     """
-    if not horizon.isdecimal():
-        raise ConfigError(f"horizon '{horizon}': expected a whole number of bars such as 5")
-    paths = Paths()
-    file = paths.spec(f"ensembles_h{horizon}")
+    paths, bars = Paths(), parse_horizon(horizon)
+    file = paths.spec(f"ensembles_h{bars}")
     config = validate(EnsembleConfig, load_yaml(file).get("config", {}), file, "config")
-    for name, facts in ensemble(int(horizon), config, paths).items():
+    for name, facts in ensemble(bars, config, paths).items():
         shown = ", ".join(f"{member} {weight:.2f}" for member, weight in facts["weights"].items() if weight)
-        print(f"{name}_h{horizon}: {shown}")
+        print(f"{name}_h{bars}: {shown}")
 
 
 if __name__ == "__main__":
-    run_stage(main, sys.argv[1:2])
+    run_stage(main)

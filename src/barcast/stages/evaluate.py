@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
-from barcast.errors import ConfigError, DataError
+from barcast.errors import DataError
 from barcast.evaluation.attribution import importance_of
 from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
 from barcast.evaluation.plots import write_plots
@@ -18,7 +17,7 @@ from barcast.models.base import BaseModel
 from barcast.models.prior import Prior
 from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import run_stage
+from barcast.stages._main import parse_horizon, run_stage
 
 
 def evaluate(model_name: str, horizon: int, config: EvaluateConfig, paths: Paths) -> None:
@@ -99,16 +98,14 @@ def main(model: str, horizon: str) -> None:
     Raises:
         ConfigError: the horizon is no number, or the spec has another form.
     """
-    if not horizon.isdecimal():
-        raise ConfigError(f"horizon '{horizon}': expected a whole number of bars such as 5")
     from barcast.tracking import log_evaluation  # MLflow is slow to import and of no use to evaluate()
 
-    paths = Paths()
+    paths, bars = Paths(), parse_horizon(horizon)
     spec = paths.spec("evaluate")
     config = validate(EvaluateConfig, load_yaml(spec).get("config", {}), spec, "config")
-    evaluate(model, int(horizon), config, paths)
-    log_evaluation(paths, cell_name(model, int(horizon)))
+    evaluate(model, bars, config, paths)
+    log_evaluation(paths, cell_name(model, bars))
 
 
 if __name__ == "__main__":
-    run_stage(main, sys.argv[1:3])
+    run_stage(main)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from barcast.config import Section, load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.files import atomic_dir
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import run_stage
+from barcast.stages._main import parse_horizon, run_stage
 from barcast.stages.train import check_libraries
-from barcast.training.callbacks import Progress
+from barcast.training.progress import Progress
 from barcast.tuning.folds import FoldConfig
 from barcast.tuning.out_of_fold import out_of_fold
 from barcast.tuning.scaling import FoldScaler
@@ -49,9 +48,13 @@ def oof(model: str, horizon: int, paths: Paths) -> None:
 
 
 def main(model: str, horizon: str) -> None:
-    """Run the stage in the repository's root."""
-    oof(model, int(horizon), Paths())
+    """Run the stage in the repository's root.
+
+    Raises:
+        ConfigError: the horizon is no number, or the spec has another form.
+    """
+    oof(model, parse_horizon(horizon), Paths())
 
 
 if __name__ == "__main__":
-    run_stage(main, sys.argv[1:3])
+    run_stage(main)

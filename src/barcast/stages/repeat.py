@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import ConfigError
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.files import atomic_dir
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import run_stage
+from barcast.stages._main import parse_horizon, run_stage
 from barcast.stages.evaluate import fit_prior, score, write_metrics, write_predictions
 from barcast.training.trainer import Trainer
 
@@ -39,14 +37,14 @@ def main(model: str, horizon: str, seed: str) -> None:
     Raises:
         ConfigError: the horizon or the seed is no number, or the spec has another form.
     """
-    for name, text in (("horizon", horizon), ("seed", seed)):
-        if not text.isdecimal():
-            raise ConfigError(f"{name} '{text}': expected a whole number such as 5")
+    bars = parse_horizon(horizon)
+    if not seed.isdecimal():
+        raise ConfigError(f"seed '{seed}': expected a whole number such as 1")
     paths = Paths()
     spec = paths.spec("repeat")
     config = validate(EvaluateConfig, load_yaml(spec).get("config", {}), spec, "config")
-    repeat(model, int(horizon), int(seed), config, paths)
+    repeat(model, bars, int(seed), config, paths)
 
 
 if __name__ == "__main__":
-    run_stage(main, sys.argv[1:4])
+    run_stage(main)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,23 @@ from barcast.fingerprint import Fingerprint, Fingerprinter
 from barcast.models.registry import ModelRegistry
 from barcast.params import Params, load_params, resolve_model
 from barcast.paths import Paths, cell_name
+from barcast.pins import unmet
 from barcast.stages._main import run_stage
 from barcast.tuning.search_space import check_space, load_space, space_file
 from barcast.tuning.settings import FoldScoring
 
 # With the model: what the result of a trial depends on. The rest of the tuner shows it.
 TRIAL_CODE = ("barcast.tuning._workers", "barcast.tuning.scaling")
-_CELL = re.compile(r"\w+_h\d+")
+# What the pipeline calls its folders: what bears another name is the user's.
+_CELL, _HORIZON, _SEED = re.compile(r"\w+_h\d+"), re.compile(r"h\d+"), re.compile(r"s\d+")
 
 
 def spec(paths: Paths, fingerprinter: Fingerprinter | None = None) -> None:
     """Write `experiments/specs/`, and remove the results of cells that left the matrix.
 
     Raises:
-        ConfigError: anything in params.yaml is unknown, missing, of the wrong type or out of range.
+        ConfigError: anything in params.yaml is unknown, missing, of the wrong type or out of range; or a library that
+            a result depends on is installed in another version than the one that is pinned.
     """
     params = load_params(paths.params)
     specs = {
@@ -41,6 +45,7 @@ def spec(paths: Paths, fingerprinter: Fingerprinter | None = None) -> None:
         **tune_specs(params, paths, fingerprinter),
         **ensemble_specs(params, paths.params, fingerprinter),
     }
+    _check_pins(paths.root / "requirements.lock", specs)
     with atomic_dir(paths.specs) as folder:
         for name, content in specs.items():
             (folder / f"{name}.yaml").write_text(dump_yaml(content), encoding="utf-8")
@@ -49,6 +54,16 @@ def spec(paths: Paths, fingerprinter: Fingerprinter | None = None) -> None:
     for gone in prune_runs(paths, params):
         print(f"{gone}: no longer in the matrix, removed (DVC's cache still has it)")
     print(f"{len(list(params.cells()))} cells: {len(params.models)} models × {len(params.horizons)} horizons")
+
+
+def _check_pins(lock: Path, specs: Mapping[str, Mapping[str, Any]]) -> None:
+    """A spec names what is installed, and is written anew when the lock file changes: so the two must agree."""
+    names = {name for content in specs.values() for name in content["libraries"]}
+    wrong = unmet(lock, names) if lock.is_file() else []
+    if wrong:
+        raise ConfigError(
+            f"{lock.name}: {', '.join(wrong)}; run `pip install --no-deps -r {lock.name}`, or pin what is installed"
+        )
 
 
 def stage_specs(params: Params, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
@@ -179,26 +194,29 @@ def _space(model: str, base: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def prune_runs(paths: Paths, params: Params) -> list[Path]:
     """Remove the folders of cells outside the matrix, of repeats with seeds no longer asked for, of studies and
-    ensembles that params.yaml no longer has: `compare` depends on the folders that hold them all."""
+    ensembles that params.yaml no longer has: `compare` depends on the folders that hold them all. What has another
+    form of name is left alone."""
     keep = {cell_name(model, horizon) for model, horizon in params.cells()}
-    repeats = {f"s{seed}" for seed in params.evaluate.seeds}
-    cells = [folder for folder in _folders(paths.runs) if _CELL.fullmatch(folder.name)]
-    gone = [folder for folder in cells if folder.name not in keep]
-    for folder in cells:
-        if folder.name in keep:
-            gone += [repeat for repeat in _folders(folder / "repeats") if repeat.name not in repeats]
     tuned = {cell_name(model, horizon) for model, horizon in params.tuned_cells()}
     stacked = {cell_name(model, horizon) for model in params.ensemble.stack for horizon in params.horizons}
     horizons = {f"h{horizon}" for horizon in params.horizons}
-    for parent, known in ((paths.tune, tuned), (paths.oof, stacked), (paths.ensembles, horizons)):
-        gone += [folder for folder in _folders(parent) if folder.name not in known]
+    seeds = {f"s{seed}" for seed in params.evaluate.seeds}
+    gone = [
+        *_others(paths.runs, _CELL, keep),
+        *(repeat for cell in sorted(keep) for repeat in _others(paths.run(cell) / "repeats", _SEED, seeds)),
+        *_others(paths.tune, _CELL, tuned),
+        *_others(paths.oof, _CELL, stacked),
+        *_others(paths.ensembles, _HORIZON, horizons),
+    ]
     for folder in gone:
         shutil.rmtree(folder)
     return gone
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+def _others(parent: Path, form: re.Pattern[str], known: set[str]) -> list[Path]:
+    """The folders of `parent` that bear such a name and are not among the known."""
+    found = sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+    return [folder for folder in found if form.fullmatch(folder.name) and folder.name not in known]
 
 
 def _code(fingerprint: Fingerprint) -> dict[str, Any]:

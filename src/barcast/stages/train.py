@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from pathlib import Path
 
 from barcast import tracking
 from barcast.config import load_yaml
 from barcast.data.windows import DatasetConfig
-from barcast.errors import ConfigError
+from barcast.errors import ConfigError, DataError
+from barcast.files import read_json, recover
 from barcast.fingerprint import distribution_version
 from barcast.models.base import Log, no_log
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import run_stage
-from barcast.training.callbacks import LiveLog, Progress, fan_out, with_speed
+from barcast.stages._main import parse_horizon, run_stage
+from barcast.training.callbacks import LiveLog, fan_out
+from barcast.training.progress import Progress, with_speed
 from barcast.training.trainer import Trainer
 
 
@@ -39,18 +40,37 @@ def train(model: str, horizon: int, paths: Paths, log: Log = no_log) -> dict[str
     check_libraries(spec["libraries"], cell)
     dataset = DatasetConfig(path=str(paths.windows), horizon=horizon)
     key = tracking.cell_key(paths, model, horizon)
+    unfinished = _only(paths.unfinished(cell), key)
     with LiveLog(paths.live(cell), key) as live:
-        unfinished = _only(paths.unfinished(cell), key)
         trainer = Trainer(model, spec["config"], dataset, fan_out(live, log), unfinished)
-        return trainer.run_full_pipeline(paths.checkpoint(cell))
+        fitted = trainer.train()
+        with live.replacing_model():
+            fitted.save(paths.checkpoint(cell))
+        scores = trainer.evaluate("val")
+    shutil.rmtree(unfinished, ignore_errors=True)  # last: until here, a process that is killed has lost nothing
+    return scores
 
 
 def _only(folder: Path, key: str) -> Path:
     """The place of this training among the cell's unfinished ones; those of other inputs are of no more use."""
+    recover(folder / key)
     for other in folder.glob("*"):
         if other.name != key:
             shutil.rmtree(other)
     return folder / key
+
+
+def _epochs_kept(folder: Path) -> int:
+    """How many epochs of an unfinished training lie in `folder`: it goes on after them, and reports them anew.
+
+    What can't be read counts as none, as the training begins anew then.
+    """
+    recover(folder)
+    file = folder / "progress.json"
+    try:
+        return len(read_json(file)["history"]) if file.is_file() else 0
+    except DataError:
+        return 0
 
 
 def check_libraries(expected: dict[str, str], cell: str) -> None:
@@ -64,22 +84,27 @@ def check_libraries(expected: dict[str, str], cell: str) -> None:
         if version != wanted:
             raise ConfigError(
                 f"{cell}: its spec names {name} {wanted}, but {version} is installed; run "
-                "`pip install -r requirements.lock`, or `dvc repro -f spec` to take the installed one"
+                "`pip install --no-deps -r requirements.lock`"
             )
 
 
 def main(model: str, horizon: str) -> None:
-    """Run the stage in the repository's root."""
-    paths, cell = Paths(), cell_name(model, int(horizon))
-    started = time.monotonic()
+    """Run the stage in the repository's root.
+
+    Raises:
+        ConfigError: the horizon is no number, or as `train` says.
+    """
+    paths, bars = Paths(), parse_horizon(horizon)
+    cell, started = cell_name(model, bars), time.monotonic()
     config = load_yaml(paths.spec(cell))["config"]
     unit = "epoch" if "max_epochs" in config else "round"
     steps = config.get(f"max_{unit}s")
-    with tracking.open_run(paths, model, int(horizon)) as tracked, Progress(cell, steps, unit) as progress:
-        scores = train(model, int(horizon), paths, with_speed(fan_out(progress, tracked)))
+    kept = _epochs_kept(paths.unfinished(cell) / tracking.cell_key(paths, model, bars))
+    with tracking.open_run(paths, model, bars) as tracked, Progress(cell, steps, unit, replayed=kept) as progress:
+        scores = train(model, bars, paths, with_speed(fan_out(progress, tracked), replayed=kept))
     seconds = time.monotonic() - started
     print(f"{cell}: validation log-loss {scores['log_loss']:.4f} in {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
-    run_stage(main, sys.argv[1:3])
+    run_stage(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from optuna.trial import FrozenTrial
@@ -13,7 +12,7 @@ from barcast.config import Section, dump_yaml, load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.files import atomic_dir, write_json
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import run_stage
+from barcast.stages._main import parse_horizon, run_stage
 from barcast.stages.train import check_libraries
 from barcast.tuning.progress import StudyProgress
 from barcast.tuning.results import StudyResult, trial_record
@@ -88,10 +87,15 @@ def study_key(spec: dict[str, Any], paths: Paths, horizon: int) -> str:
 
 
 def main(model: str, horizon: str) -> None:
-    """Run the stage in the repository's root."""
-    paths, cell = Paths(), cell_name(model, int(horizon))
-    spec, config = read_spec(model, int(horizon), paths)
-    key = study_key(spec, paths, int(horizon))
+    """Run the stage in the repository's root.
+
+    Raises:
+        ConfigError: the horizon is no number, or the spec has another form.
+    """
+    paths, bars = Paths(), parse_horizon(horizon)
+    cell = cell_name(model, bars)
+    spec, config = read_spec(model, bars, paths)
+    key = study_key(spec, paths, bars)
     settings = config.study.model_dump(mode="json", exclude={"storage"})  # an address, perhaps with a password in it
     with tracking.open_study(paths, cell, key, settings) as study, StudyProgress(f"tune {cell}", config.study) as bar:
 
@@ -99,10 +103,10 @@ def main(model: str, horizon: str) -> None:
             bar.on_trial(trial)
             study.log(trial_record(trial))
 
-        result = tune(model, int(horizon), paths, on_trial)
+        result = tune(model, bars, paths, on_trial)
         study.finish([trial_record(trial) for trial in result.trials])
-    print(f"{cell}: {result.headline()}; `barcast adopt tune@{model}-{horizon}` takes it over", flush=True)
+    print(f"{cell}: {result.headline()}; `barcast adopt tune@{model}-{bars}` takes it over", flush=True)
 
 
 if __name__ == "__main__":
-    run_stage(main, sys.argv[1:3])
+    run_stage(main)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from barcast.config import Section, load_yaml, validate
 from barcast.data.splits import feature_columns
-from barcast.data.tables import clipped_file
+from barcast.data.tables import clipped_file, split_file
 from barcast.data.windows import CLIPPED, WindowConfig, pack_labels, window_ends
 from barcast.errors import DataError
 from barcast.files import atomic_dir, write_json
@@ -38,16 +38,22 @@ def write_windows(config: WindowStageConfig, paths: Paths) -> None:
     """Lay out every split.
 
     Raises:
-        DataError: a split holds no whole window.
+        DataError: a split is missing or holds no whole window.
     """
     with atomic_dir(paths.windows) as folder:
         for split in SPLITS:
-            frame = pd.read_parquet(paths.splits / f"{split}_scaled.parquet")
+            frame = _read_split(split_file(paths.splits, split))
             count = _write_split(frame, split, config.window, folder)
             _write_labels(frame, split, config.horizons, folder)
             if split == "train":
                 _write_clipped(feature_columns(frame.columns), paths, folder)
             print(f"{split}: {count:,} windows of {config.window.seq_len} bars over {len(frame):,} rows")
+
+
+def _read_split(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; run `dvc repro prepare`")
+    return pd.read_parquet(file)
 
 
 def _write_split(frame: pd.DataFrame, split: str, config: WindowConfig, folder: Path) -> int:

@@ -77,7 +77,7 @@ def cell_on_disk(paths: Paths, name: str) -> Cell | None:
 
 
 def is_evaluated(paths: Paths, cell: Cell) -> bool:
-    """Whether the evaluation on disk is there, and is this model's.
+    """Whether the evaluation on disk is there with all its parts, and is this model's.
 
     A pipeline killed between `train` and `evaluate` leaves the evaluation of the model before. `dvc.lock`
     tells: the checkpoint that `evaluate` read is no longer the one that `train` wrote.
@@ -86,7 +86,9 @@ def is_evaluated(paths: Paths, cell: Cell) -> bool:
     stages = load_yaml(lock).get("stages", {}) if lock.is_file() else {}
     wrote = _recorded(stages, f"train@{cell.model}-{cell.horizon}", "outs", paths, cell.name)
     read = _recorded(stages, f"evaluate@{cell.model}-{cell.horizon}", "deps", paths, cell.name)
-    return paths.cell_metrics(cell.name).is_file() and (None in (wrote, read) or wrote == read)
+    files = (paths.cell_metrics(cell.name), *(paths.predictions(cell.name, split) for split in ("val", "test")))
+    whole = all(file.is_file() for file in files) and paths.plots(cell.name).is_dir()
+    return whole and (None in (wrote, read) or wrote == read)
 
 
 def evaluation_digest(paths: Paths, name: str) -> str:

@@ -57,13 +57,13 @@ def find(store: Store, cell: Cell) -> Any | None:
     if finished:
         return finished[0]
     running = _search(store, f"tags.cell_key = '{cell.key}' and attributes.status = 'RUNNING'")
-    return next((run for run in running if _alive(run)), None)
+    return next((run for run in running if alive(run)), None)
 
 
 def close_dead(store: Store, name: str) -> None:
     """End as KILLED the cell's runs whose process is gone without having ended them."""
     for run in _search(store, f"tags.cell = '{name}' and attributes.status = 'RUNNING'"):
-        if not _alive(run):
+        if not alive(run):
             finish(store, run.info.run_id, "KILLED")
 
 
@@ -162,7 +162,7 @@ def _git_revision(paths: Paths) -> str | None:
     return answer.stdout.strip() or None
 
 
-def _alive(run: Any) -> bool:
+def alive(run: Any) -> bool:
     """Whether the process that opened a run still works on it; of another machine's it is believed for a day."""
     host, pid, created = run.data.tags["process"].rsplit(":", 2)
     if host != socket.gethostname():

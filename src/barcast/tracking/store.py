@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_TAKE_CONNECT_TIMEOUT = {"psycopg", "psycopg2", "pymysql", "mysqldb"}  # drivers
+_PASSWORD = re.compile(r"(?<=://)[^/?#:@]*:(.+)@")  # it may hold any character where it isn't quoted
 _PROBE_SECONDS = 5.0
 _LOCK_SECONDS = 60.0
 
@@ -66,9 +69,7 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Keep other processes of this machine from looking for a run and creating it at the same time."""
         with _one_error(self.uri):
-            self.lock_file.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.lock_file)
-            lock.acquire(timeout=_LOCK_SECONDS)
+            lock = _acquire(self.lock_file)
         try:
             yield
         finally:
@@ -85,11 +86,13 @@ def connect(paths: Paths) -> Store:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     artifacts = (paths.store / "artifacts").as_uri()
-    with _one_error(uri):
+    with _one_error(uri, ValueError):  # what libraries raise for an address that is none
         database = _sqlite_file(uri)
         if database and not database.exists():
             _create(database, artifacts)
         _probe(uri)
+        if database is None and _backend(uri) in {*_PORTS, "sqlite"}:
+            _ask_once(uri)
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -114,14 +117,25 @@ def _experiment(client: Any, artifacts: str | None) -> str:
 
 def _create(database: Path, artifacts: str) -> None:
     """Build the tables in a temporary file, so that no process ever meets a half-migrated store."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name(f"{database.name}.lock"), timeout=_LOCK_SECONDS):
+    lock = _acquire(database.with_name(f"{database.name}.lock"))
+    try:
         if database.exists():
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with atomic_file(database) as temporary:
             SqlAlchemyStore(_sqlite_uri(temporary), artifacts).engine.dispose()
+    finally:
+        lock.release()
+
+
+def _acquire(file: Path) -> FileLock:
+    """Take a lock; where its folder takes no files, this fails at once, and `FileLock` alone would wait in vain."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    lock = FileLock(file)
+    lock.acquire(timeout=_LOCK_SECONDS)
+    return lock
 
 
 def _is_remote(uri: str) -> bool:
@@ -147,21 +161,55 @@ def _probe(uri: str) -> None:
             connection.execute("BEGIN IMMEDIATE")  # fails where the file is locked, read-only or no database
             connection.rollback()
         return
-    parts = urlsplit(uri)
-    port = _PORTS.get(parts.scheme.partition("+")[0])
-    if port and parts.hostname:
-        socket.create_connection((parts.hostname, parts.port or port), timeout=_PROBE_SECONDS).close()
+    if port := _PORTS.get(_backend(uri)):
+        url = _database_url(uri)
+        if url.host:
+            socket.create_connection((url.host, url.port or port), timeout=_PROBE_SECONDS).close()
+
+
+def _ask_once(uri: str) -> None:
+    """Connect to a database as MLflow does: it would take two minutes to report a refusal, of a password or any."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    url = _database_url(uri)
+    if url.get_driver_name() in _TAKE_CONNECT_TIMEOUT and "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": f"{_PROBE_SECONDS:.0f}"})
+    engine = create_sqlalchemy_engine(url.render_as_string(hide_password=False))
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _backend(uri: str) -> str:
+    """`postgresql` of `postgresql+psycopg://…`."""
+    return uri.partition("://")[0].partition("+")[0]
+
+
+def _database_url(uri: str) -> Any:
+    """The parts of a database's address as SQLAlchemy reads them, which is not as a web address is read.
+
+    Raises:
+        ValueError: the port is no number.
+    """
+    from sqlalchemy.engine import make_url
+
+    try:
+        return make_url(uri)
+    except ValueError as error:
+        example = "postgresql://user@host:5432/name"
+        raise ValueError(f"the port is no number; set MLFLOW_TRACKING_URI to an address such as {example}") from error
 
 
 @contextlib.contextmanager
-def _one_error(uri: str) -> Iterator[None]:
-    """Turn what a store's failure raises into a `TrackingError`, without the log lines that go with it."""
+def _one_error(uri: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn what a store's failure raises, and `also`, into a `TrackingError`, without the log lines that go with it."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         yield
-    except _failures() as error:
-        raise TrackingError(f"MLflow store {_without_password(uri)}: {_reason(error, uri)}") from error
+    except (*_failures(), *also) as error:
+        raise TrackingError(f"MLflow store {_without_password(uri, uri)}: {_reason(error, uri)}") from error
     finally:
         logging.disable(before)
 
@@ -182,9 +230,10 @@ def _reason(error: BaseException, uri: str) -> str:
             error = cause
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.replace(uri, _without_password(uri))[:300]
+    return _without_password(text, uri)[:300]
 
 
-def _without_password(uri: str) -> str:
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+def _without_password(text: str, uri: str) -> str:
+    """`text` without the password of `uri`, be that malformed."""
+    found = _PASSWORD.search(uri)
+    return text.replace(f":{found[1]}@", ":***@") if found else text

@@ -1,7 +1,8 @@
 """A study in the store: one parent run, and a nested run for each trial that ended.
 
 A parent is told apart by its tag `study_key`, a trial by its number, so bringing in what is there already adds
-nothing: a resumed study goes on in its own run, and `sync` brings in what was run while the store was away.
+nothing: a resumed study goes on in its own run, and `sync` brings in what was run while the store was away. A
+trial that was cut short while it was written is written anew.
 """
 
 from __future__ import annotations
@@ -74,11 +75,12 @@ class StudyRun:
         with self._reporting():
             store = connect(self._paths)
             found = _find(store, self._key)
-            self._run_id = found or _create(store, self._paths, self._cell, self._key, settings)
-            if found:
-                with store.calls() as client:
-                    client.update_run(found, "RUNNING")
-                self._known = _trials(store, found)
+            if found is None:
+                self._run_id = _create(store, self._paths, self._cell, self._key, settings)
+            else:
+                self._run_id = str(found.info.run_id)
+                _resume(store, self._paths, self._run_id)
+                self._known = _written(_trials(store, self._run_id))
             runs.own_runs.add(self._run_id)
             self._store = store
 
@@ -122,22 +124,33 @@ class StudyRun:
 
 
 def sync_studies(paths: Paths) -> list[str]:
-    """Make every study on disk appear in the store, also one restored from DVC's cache; names those that are new.
+    """Make every study on disk appear whole in the store, also one restored from DVC's cache; names those that did not.
 
     Raises:
         TrackingError: the store can't be reached.
     """
-    created = []
+    brought = []
     for file in sorted(paths.tune.glob("*/study.json")):
         content, cell = read_json(file), file.parent.name
         store = connect(paths)
         with store.lock():
-            if _find(store, content["key"]):
+            if _is_whole(store, content["key"], file.with_name("trials.parquet")):
                 continue
             settings = {name: content[name] for name in ("metric", "direction")}
             _restore(paths, cell, content["key"], settings)
-        created.append(f"tune {cell}")
-    return created
+        brought.append(f"tune {cell}")
+    return brought
+
+
+def _is_whole(store: Store, key: str, trials: Path) -> bool:
+    """Whether the store has a study with all its `trials`, or a process that lives is writing it now."""
+    import pandas as pd
+
+    found = _find(store, key)
+    if found is None or found.info.status != "FINISHED":
+        return found is not None and found.info.status == "RUNNING" and runs.alive(found)
+    numbers = {int(number) for number in pd.read_parquet(trials, columns=["number"])["number"]}
+    return numbers <= _written(_trials(store, found.info.run_id))
 
 
 def _restore(paths: Paths, cell: str, key: str, settings: Mapping[str, Any]) -> None:
@@ -171,10 +184,10 @@ def _plain(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _find(store: Store, key: str) -> str | None:
+def _find(store: Store, key: str) -> Any | None:
     with store.calls() as client:
         found = client.search_runs([store.experiment_id], f"tags.study_key = '{key}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    return found[0] if found else None
 
 
 def _create(store: Store, paths: Paths, cell: str, key: str, settings: Mapping[str, Any]) -> str:
@@ -186,17 +199,33 @@ def _create(store: Store, paths: Paths, cell: str, key: str, settings: Mapping[s
     return str(run.info.run_id)
 
 
-def _trials(store: Store, parent: str) -> set[int]:
-    """The numbers of the trials that a parent run has; one that was cut short while it was written counts too."""
-    numbers: set[int] = set()
+def _resume(store: Store, paths: Paths, parent: str) -> None:
+    """Go on with a parent run in this process, without the trials that were cut short while they were written."""
+    with store.calls() as client:
+        client.update_run(parent, "RUNNING")
+        client.set_tag(parent, "process", runs.origin(paths)["process"])
+    for run in _trials(store, parent):
+        if run.info.status == "RUNNING" and not runs.alive(run):
+            with store.calls() as client:
+                client.delete_run(run.info.run_id)
+
+
+def _trials(store: Store, parent: str) -> list[Any]:
+    """The nested runs of a parent run."""
+    trials: list[Any] = []
     token = None
     while True:
         with store.calls() as client:
             page = client.search_runs([store.experiment_id], f"tags.`{_PARENT}` = '{parent}'", page_token=token)
-        numbers |= {int(run.data.tags["trial"]) for run in page}
+        trials += page
         token = page.token
         if not token:
-            return numbers
+            return trials
+
+
+def _written(trials: Iterable[Any]) -> set[int]:
+    """The numbers of the trials that are written to the end."""
+    return {int(run.data.tags["trial"]) for run in trials if run.info.status != "RUNNING"}
 
 
 def _log_trial(store: Store, paths: Paths, parent: str, cell: str, trial: TrialRecord) -> None:

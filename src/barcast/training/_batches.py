@@ -57,8 +57,7 @@ class WindowSource:
         rows = _as_tensor(windows)
         self._resident = device.type == "cpu" or _fits(rows, device)
         self._rows = rows.to(device) if self._resident else rows
-        starts = torch.from_numpy(windows.ends - (self._length - 1))
-        self._starts = starts.to(self._rows.device)
+        self._starts: IntArray = windows.ends - (self._length - 1)
         count = max(0, len(rows) - self._length + 1)
         # a window is one long row of this view, which overlaps the next row: nothing may write to it
         self._view = self._rows.as_strided((count, self._length * width), (width, 1))
@@ -68,32 +67,33 @@ class WindowSource:
 
     def windows(self, positions: IntArray) -> Tensor:
         """The windows at `positions [B]` as `[B, L, F]`, valid until the next call but one."""
-        starts = self._starts[torch.from_numpy(positions).to(self._starts.device)]
-        buffer = self._buffer(len(positions))
-        torch.index_select(self._view, 0, starts, out=buffer)
-        batch = buffer.view(len(positions), self._length, -1)  # [B, L*F] -> [B, L, F]
-        return batch if self._resident else self._send(batch)
+        long_rows = self._gather(self._view, self._starts[positions])
+        return long_rows.view(len(positions), self._length, -1)  # [B, L*F] -> [B, L, F]
 
     def shared_rows(self, positions: IntArray) -> SharedRows:
-        """The distinct base rows of the windows at `positions [B]`, in their order.
+        """The distinct base rows of the windows at `positions [B]`, in their order; valid as `windows` are.
 
         Of windows in order, each adds those of its rows that lie beyond the one before: at most L, its last ones.
         """
-        starts = self._starts[torch.from_numpy(positions).to(self._starts.device)]
-        ordered, which = torch.unique(starts, return_inverse=True)  # [U], [B]
-        added = torch.diff(ordered, prepend=ordered[:1] - self._length).clamp(max=self._length)  # [U]
-        ends = added.cumsum(0)  # how many rows there are after each
-        counted = torch.arange(int(ends[-1]), device=starts.device)  # [R]
-        distinct = counted + torch.repeat_interleave(ordered + self._length - ends, added)
-        place = (ends - self._length)[which][:, None] + torch.arange(self._length, device=starts.device)  # [B, L]
-        return SharedRows(self._rows[distinct].to(self._device), place.to(self._device))
+        ordered, which = np.unique(self._starts[positions], return_inverse=True)  # [U], [B]
+        added = np.minimum(np.diff(ordered, prepend=ordered[0] - self._length), self._length)  # [U]
+        ends = added.cumsum()  # how many rows there are after each
+        distinct = np.arange(ends[-1]) + np.repeat(ordered + self._length - ends, added)  # [R]
+        place = (ends - self._length)[which][:, None] + np.arange(self._length)  # [B, L]
+        return SharedRows(self._gather(self._rows, distinct), torch.from_numpy(place).to(self._device))
+
+    def _gather(self, table: Tensor, index: IntArray) -> Tensor:
+        """The rows of a table at `index`, on the device."""
+        buffer = self._buffer(len(index) * table.shape[1]).view(len(index), -1)
+        torch.index_select(table, 0, torch.from_numpy(index).to(table.device), out=buffer)
+        return buffer if self._resident else self._send(buffer)
 
     def _buffer(self, size: int) -> Tensor:
-        """A part of one buffer, or of two in turn where copies may still be reading from the other."""
+        """So many values of one buffer, or of two in turn where copies may still be reading from the other."""
         if not self._buffers or len(self._buffers[0]) < size:
             pinned = not self._resident and self._device.type == "cuda"
-            shape, where = (size, self._view.shape[1]), self._rows.device
-            self._buffers = [torch.empty(shape, device=where, pin_memory=pinned) for _ in range(1 + pinned)]
+            where = self._rows.device
+            self._buffers = [torch.empty(size, device=where, pin_memory=pinned) for _ in range(1 + pinned)]
             if pinned:
                 self._copied = [torch.cuda.Event() for _ in self._buffers]  # type: ignore[no-untyped-call]
         self._turn = (self._turn + 1) % len(self._buffers)
@@ -101,8 +101,8 @@ class WindowSource:
             self._copied[self._turn].synchronize()
         return self._buffers[self._turn][:size]
 
-    def _send(self, batch: Tensor) -> Tensor:
-        sent = batch.to(self._device, non_blocking=bool(self._copied))
+    def _send(self, gathered: Tensor) -> Tensor:
+        sent = gathered.to(self._device, non_blocking=bool(self._copied))
         if self._copied:
             self._copied[self._turn].record()
         return sent

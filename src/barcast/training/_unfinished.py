@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from barcast.files import atomic_dir, read_json, write_json
+from barcast.errors import DataError
+from barcast.files import atomic_dir, read_json, recover, write_json
 
 Metrics = dict[str, float]
 
@@ -78,24 +80,37 @@ class Unfinished:
             write_json(folder / PROGRESS, asdict(progress))
 
     def load(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Put network and optimiser back; answers the progress and the best weights, None where nothing lies."""
-        if self._folder is None or not (self._folder / PROGRESS).is_file():
-            return None
-        from safetensors.torch import load_file
+        """Put network and optimiser back; answers the progress and the best weights, None where nothing lies.
 
-        tensors = load_file(self._folder / STATE)
+        What can't be read, as after a power cut, is put away: the training begins anew, and says so.
+        """
+        found = self._read()
+        if found is None:
+            return None
+        progress, tensors = found
         network.load_state_dict(_below(tensors, "network"))
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in _below(tensors, "optimizer").items():
             number, _, key = name.partition(".")
             states.setdefault(int(number), {})[key] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-        return Progress(**read_json(self._folder / PROGRESS)), _below(tensors, "best")
+        return progress, _below(tensors, "best")
 
-    def remove(self) -> None:
-        """Forget a training that has ended well."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+    def _read(self) -> tuple[Progress, dict[str, Tensor]] | None:
+        if self._folder is None:
+            return None
+        recover(self._folder)
+        if not (self._folder / PROGRESS).is_file():
+            return None
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return Progress(**read_json(self._folder / PROGRESS)), load_file(self._folder / STATE)
+        except (SafetensorError, DataError, OSError):
+            print(f"{self._folder}: the unfinished training is damaged; it begins anew", file=sys.stderr)
+            shutil.rmtree(self._folder)
+            return None
 
 
 STATE = "state.safetensors"

@@ -9,9 +9,7 @@ loop then encodes each distinct row of a batch once.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -21,12 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils import deterministic
 
 from barcast.data.windows import FloatArray, IntArray, Windows
 from barcast.errors import ModelError
 from barcast.training._batches import WindowSource, cut, epoch_batches, in_order
-from barcast.training._memory import keep_freed_memory
 from barcast.training._unfinished import Progress, Unfinished
 from barcast.training.loop_config import LoopConfig
 
@@ -63,7 +59,8 @@ class Watch:
     """How a training is watched.
 
     `score` answers the validation log-loss of the network as it is; None for `patience` trains all epochs.
-    `folder` is where an unfinished training is kept, None: nowhere.
+    `folder` is where the training is kept between two epochs, None: nowhere. Who named it removes it, once what the
+    training has made is safe.
     """
 
     name: str
@@ -71,43 +68,6 @@ class Watch:
     patience: int | None
     log: Log
     folder: Path | None
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a CUDA device, else Apple's, else the CPU.
-
-    Raises:
-        ModelError: the device that is named is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
-    if not there[name]:
-        raise ModelError(f"device = '{name}': this machine has none that torch can use; set device to 'auto' or 'cpu'")
-    return torch.device(name)
-
-
-@contextmanager
-def torch_session(config: LoopConfig, threads: int) -> Iterator[torch.device]:
-    """Threads and determinism as configured, put back afterwards; yields the device.
-
-    Deterministic torch also fills all memory that it asks for, in case an operation reads what none has written.
-    None does here, and filling took a sixth of an LSTM's step: it is left off. Memory that a step frees stays with
-    the process for the next one.
-    """
-    keep_freed_memory()
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a fixed workspace alone
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(config.deterministic)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield pick_device(config.device)
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
@@ -119,7 +79,7 @@ def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
 def fit_network(
     network: nn.Module, examples: Examples, config: LoopConfig, device: torch.device, seed: int, watch: Watch
 ) -> None:
-    """Train in place; with `patience` the network ends as it was after its best epoch.
+    """Train in place, and leave the network ready to answer; with `patience` it ends as it was after its best epoch.
 
     AdamW (Loshchilov and Hutter 2019) on cross-entropy with label smoothing (Szegedy et al. 2016), weighted by
     window and by class. A training that was killed goes on after its last whole epoch, and ends in the same
@@ -133,7 +93,7 @@ def fit_network(
         loop.run_epoch()
     if watch.patience is not None:
         network.load_state_dict(loop.best)
-    loop.unfinished.remove()
+    network.eval()
 
 
 def predict_logits(network: nn.Module, X: Windows, config: LoopConfig, device: torch.device) -> FloatArray:
@@ -183,6 +143,7 @@ class _Loop:
             _compile(network)
         self.best = _copy(network)
         self.progress = Progress()
+        self.plateau = PLATEAU if watch.patience is None else max(1, watch.patience // 2)
         self.unfinished = Unfinished(watch.folder)
         self._resume()
 
@@ -213,13 +174,12 @@ class _Loop:
         """One pass over `batches`; the mean loss of its windows as they were met, smoothing left out."""
         self.network.train()
         losses = torch.zeros(len(batches), device=self.device)
-        checked, every = 0, 1 if self.device.type == "cpu" else CHECK_EVERY
-        for number, positions in enumerate(batches):
-            self._set_rate(epoch + number / len(batches))
-            losses[number] = self._step(positions)
-            if number + 1 - checked == every or number + 1 == len(batches):
-                self._check(losses[checked : number + 1], checked, epoch)
-                checked = number + 1
+        every = 1 if self.device.type == "cpu" else CHECK_EVERY
+        for first in range(0, len(batches), every):
+            for number, positions in enumerate(batches[first : first + every], start=first):
+                self._set_rate(epoch + number / len(batches))
+                losses[number] = self._step(positions)
+            self._check(losses[first : first + every], first, epoch)
         return float(losses.sum()) / self.count
 
     def _step(self, positions: IntArray) -> Tensor:
@@ -228,8 +188,7 @@ class _Loop:
         pieces = cut(positions, self.config.micro_batch or len(positions))
         loss = torch.stack([self._add_gradient(piece, len(positions)) for piece in pieces]).sum()
         if self.config.clip_norm:
-            at_once = self.device.type == "cpu" or None  # there, torch's own choice is one parameter after the other
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm, foreach=at_once)
+            _clip(list(self.network.parameters()), self.config.clip_norm, self.device)
         self.optimizer.step()
         return loss
 
@@ -250,15 +209,16 @@ class _Loop:
 
     def _set_rate(self, epochs: float) -> None:
         """Linear warm-up, and by `schedule` a half cosine down to 0 at `max_epochs` (Loshchilov and Hutter 2017,
-        eq. 5), a halving after each `PLATEAU` epochs without a better validation, or no change."""
+        eq. 5), a halving after each half of `patience` (without it, `PLATEAU`) epochs that brought no better
+        validation, or no change."""
         config, factor = self.config, 1.0
         if config.schedule == "cosine":
-            left = max(1.0, config.max_epochs - config.warmup_epochs)
-            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, epochs - config.warmup_epochs) / left)))
+            left, done = config.max_epochs - config.warmup_epochs, epochs - config.warmup_epochs
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done) / left))) if left > 0 else 1.0
         elif config.schedule == "plateau":
-            factor = 0.5 ** self.progress.plateaus(PLATEAU)
+            factor = 0.5 ** self.progress.plateaus(self.plateau)
         if epochs < config.warmup_epochs:
-            factor *= max(epochs, WARM_START) / config.warmup_epochs
+            factor *= min(1.0, max(epochs, WARM_START) / config.warmup_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
 
@@ -291,6 +251,15 @@ def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
+
+
+def _clip(parameters: list[nn.Parameter], clip_norm: float, device: torch.device) -> None:
+    """Scale all gradients down to a norm of at most `clip_norm` in all (Pascanu, Mikolov and Bengio 2013)."""
+    cpu = device.type == "cpu"
+    at_once = cpu or None  # there, torch's own choice is one parameter after the other
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=at_once)
+    if not (cpu and norm <= clip_norm):  # elsewhere, to look would be to wait
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm, foreach=at_once)
 
 
 def _class_weights(examples: Examples, config: LoopConfig) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,15 @@ class Trainer:
         return {"log_loss": log_loss(probabilities, data.y), "accuracy": float(np.mean(hits))}
 
     def run_full_pipeline(self, checkpoint: Path | None = None) -> dict[str, float]:
-        """Build, train, save to `checkpoint` where given, and score on validation."""
+        """Build, train, save to `checkpoint` where given, and score on validation.
+
+        What was kept of the unfinished training goes last: until then, a process that is killed has lost nothing.
+        """
         model = self.build_model()
         self.train()
         if checkpoint is not None:
             model.save(checkpoint)
-        return self.evaluate("val")
+        scores = self.evaluate("val")
+        if self.unfinished_folder is not None:
+            shutil.rmtree(self.unfinished_folder, ignore_errors=True)
+        return scores

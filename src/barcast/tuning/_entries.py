@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DIGITS = 4  # significant digits of a drawn number: a file that people read has no use for sixteen
 _OPTIONS = ("when", "else")
+TOLD = "told"  # user attribute of a trial: the keys whose values it was given instead of drawing them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,9 @@ class Entry(ABC):
 
     def applies(self, drawn: Mapping[str, Any]) -> bool:
         """Whether the entry is drawn, given the values drawn before it."""
-        return all(key in drawn and drawn[key] in allowed for key, allowed in self.when.items())
+        return all(
+            key in drawn and any(same(drawn[key], value) for value in allowed) for key, allowed in self.when.items()
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as it stands in a file."""
@@ -39,7 +42,7 @@ class Entry(ABC):
         return {**self._own(), **condition, **({"else": self.otherwise} if self.has_otherwise else {})}
 
     def encode(self, value: Any) -> Any:
-        """A value as Optuna holds it."""
+        """A value that `holds` allows as Optuna holds it."""
         return value
 
     @abstractmethod
@@ -88,13 +91,19 @@ class Integers(_Range):
     def _is_number(cls, value: Any) -> bool:
         return type(value) is int
 
+    def holds(self, value: Any) -> bool:
+        return Floats._is_number(value) and value == int(value) and self.low <= value <= self.high
+
+    def encode(self, value: Any) -> int:
+        return int(value)
+
     def suggest(self, trial: Trial, key: str) -> int:
         return trial.suggest_int(key, self.low, self.high, log=self.log)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floats(_Range):
-    """`{float: [low, high]}`, both included, in four significant digits; `log: true` as for whole numbers."""
+    """`{float: [low, high]}`, both included, drawn in four significant digits; `log: true` as for whole numbers."""
 
     kind: ClassVar[str] = "float"
 
@@ -103,8 +112,10 @@ class Floats(_Range):
         return type(value) in (int, float) and math.isfinite(value)
 
     def suggest(self, trial: Trial, key: str) -> float:
-        drawn = float(f"{trial.suggest_float(key, self.low, self.high, log=self.log):.{DIGITS}g}")
-        return float(min(max(drawn, self.low), self.high))
+        drawn = trial.suggest_float(key, self.low, self.high, log=self.log)
+        if key in trial.user_attrs.get(TOLD, ()):
+            return drawn
+        return float(min(max(float(f"{drawn:.{DIGITS}g}"), self.low), self.high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +129,24 @@ class Choice(Entry):
         return json.loads(trial.suggest_categorical(key, [self.encode(value) for value in self.values]))
 
     def holds(self, value: Any) -> bool:
-        return self.encode(value) in [self.encode(own) for own in self.values]
+        return any(same(value, own) for own in self.values)
 
     def encode(self, value: Any) -> str:
-        return json.dumps(value)
+        """As the list has it: 1.0 is the 1 of `[0, 1]`."""
+        return json.dumps(next(own for own in self.values if same(value, own)))
 
     def extremes(self) -> list[Any]:
         return list(self.values)
 
     def _own(self) -> dict[str, Any]:
         return {"choice": list(self.values)}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two plain values are the same by value: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 _RANGES: dict[str, type[_Range]] = {"int": Integers, "float": Floats}
@@ -184,12 +203,12 @@ def _choices(values: Any, key: str, file: Path | str) -> list[Any]:
     if not isinstance(values, list) or not values:
         raise _refusal(file, f"{key}.choice", values, "a list of values")
     try:
-        texts = [json.dumps(value) for value in values]
+        json.dumps(values)
     except TypeError:
         raise _refusal(file, f"{key}.choice", values, "plain values: numbers, text, true, false, null, lists") from None
-    twice = next((value for value, text in zip(values, texts, strict=True) if texts.count(text) > 1), None)
-    if twice is not None:
-        raise _refusal(file, f"{key}.choice", twice, "each value once")
+    for number, value in enumerate(values):
+        if any(same(value, earlier) for earlier in values[:number]):
+            raise _refusal(file, f"{key}.choice", value, "each value once")
     return values
 
 

@@ -20,6 +20,7 @@ from barcast.tuning.settings import FoldScoring, StudyConfig
 
 # Names in a trial's user attributes: what the ledger keeps beside what Optuna keeps by itself.
 DRAWN, SCORES, REASON = "drawn", "fold_scores", "reason"
+_GIVEN_UP = "given up"  # how the reason of a pruned trial begins
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Objective:
             TrialPruned: the pruner gave it up.
             ModelError, ConfigError: the model can't be fitted with what was drawn.
         """
+        if trial.user_attrs.get(REASON, "").startswith(_GIVEN_UP):  # and cut short before its study was told
+            raise optuna.TrialPruned
         drawn = self.space(trial)
         trial.set_user_attr(DRAWN, drawn)
         config, report = self._config(drawn), _Report(trial)
@@ -101,7 +104,7 @@ class _Report:
         if step > self._before:
             self._trial.report(value, step)
         if step >= self._before and self._trial.should_prune():
-            self._trial.set_user_attr(REASON, f"given up {place}")
+            self._trial.set_user_attr(REASON, f"{_GIVEN_UP} {place}")
             raise optuna.TrialPruned
 
 

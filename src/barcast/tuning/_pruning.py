@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from barcast.tuning.settings import StudyConfig
 
 CHECKPOINTS = 10
+_RUNG = "completed_rung_"  # what Optuna calls its notes in a trial's system attributes
 _RIVALS = 2  # fewer than this many values to compare with say nothing
 _SPARED = 0.5  # share of the first fold's steps at which none is given up: slow learners look worse there than they are
 
@@ -79,10 +80,39 @@ def _values_at(trials: list[FrozenTrial], step: int) -> Iterator[float]:
             yield trial.intermediate_values[step]
 
 
+class ResumableHyperband(HyperbandPruner):
+    """Hyperband (Li et al. 2018) by Optuna, whose answer is the same when it is asked for again after a kill.
+
+    Optuna's notes in the trial that it has come to a rung, and then decides there. Asked once more, it takes the note
+    for a rung that was passed. It also knows its brackets only from the first question on, but the sampler, which
+    learns from the trials of a bracket alone, draws before that.
+    """
+
+    def __init__(self, max_resource: int) -> None:
+        super().__init__(min_resource=1, max_resource=max_resource)
+        self._try_initialization(None)  # type: ignore[arg-type]  # of use for max_resource = "auto" alone
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        return self._fell(study, trial) or super().prune(study, trial)
+
+    def _fell(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial, with its present value, was noted on a rung that it does not leave."""
+        rungs = [key for key in trial.system_attrs if key.startswith(_RUNG)]
+        if not rungs or trial.last_step is None:
+            return False
+        key, value = f"{_RUNG}{len(rungs) - 1}", trial.intermediate_values[trial.last_step]
+        if trial.system_attrs[key] != value:
+            return False
+        rivals = self._create_bracket_study(study, self._get_bracket_id(study, trial)).get_trials(deepcopy=False)
+        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+        values = sorted(sign * other.system_attrs[key] for other in rivals if key in other.system_attrs)
+        return bool(sign * value > values[max(len(values) // self._reduction_factor - 1, 0)])
+
+
 def make_pruner(settings: StudyConfig, steps: Steps) -> BasePruner:
-    """The pruner that `tune.pruner` names; Hyperband (Li et al. 2018) counts in the steps of a whole trial."""
+    """The pruner that `tune.pruner` names; Hyperband counts in the steps of a whole trial."""
     if settings.pruner == "median":
         return StepMedianPruner(settings.startup_trials, int(steps.per_fold * _SPARED))
     if settings.pruner == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=steps.end(settings.folds.count - 1) + 1)
+        return ResumableHyperband(max_resource=steps.end(settings.folds.count - 1) + 1)
     return NopPruner()

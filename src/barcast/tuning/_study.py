@@ -1,8 +1,8 @@
 """An Optuna study that a kill doesn't harm: where it is kept, who works on it, and what is drawn next.
 
 A trial that was cut short is put back and taken up again under its own number, with the values that were drawn
-for it. Each trial is drawn by a sampler seeded with the study's seed and the trial's number, so what comes
-after a resumption is what would have come without it.
+for it. Each trial is drawn by a sampler seeded with the study's seed and the trial's number, and with the name of
+what is drawn by itself, so what comes after a resumption is what would have come without it, wherever the cut fell.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,14 +172,18 @@ def _alive(trial: FrozenTrial) -> bool:
 
 
 class ResumableSampler(BaseSampler):
-    """TPE (Bergstra et al. 2011) whose draws for a trial depend on its number and on the trials before it alone."""
+    """TPE (Bergstra et al. 2011) whose draws for a trial depend on its number and on the trials before it alone.
+
+    What is drawn by itself (all of a random trial, and parameters under a condition) has a seed of its own for each
+    name: it does not depend on which of the trial's other parameters this process drew, and which one before a kill.
+    """
 
     def __init__(self, seed: int, startup_trials: int) -> None:
         self._seed, self._startup_trials = seed, startup_trials
         self._tpe = self._for(0)
 
-    def _for(self, number: int) -> TPESampler:
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+    def _for(self, number: int, *parameter: int) -> TPESampler:
+        seed = int(np.random.SeedSequence([self._seed, number, *parameter]).generate_state(1)[0])
         return TPESampler(seed=seed, n_startup_trials=self._startup_trials)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -196,7 +201,8 @@ class ResumableSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+        own = self._for(trial.number, zlib.crc32(param_name.encode()))
+        return own.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._tpe.after_trial(study, trial, state, values)

@@ -1,4 +1,7 @@
-"""What a model says of windows that it has not learnt from: its predictions on the validation parts of the folds."""
+"""What a model says of windows that it was not fitted on: its predictions on the validation parts of the folds.
+
+Each part stops its fold's training early before it is predicted, as validation does in the pipeline.
+"""
 
 from __future__ import annotations
 

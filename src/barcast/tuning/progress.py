@@ -7,7 +7,7 @@ from typing import TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 
-from barcast.training.callbacks import Progress
+from barcast.training.progress import Progress
 from barcast.tuning.settings import StudyConfig
 
 _BEST = "best"

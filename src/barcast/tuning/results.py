@@ -111,13 +111,17 @@ def _value(trial: FrozenTrial) -> float:
     return trial.value
 
 
-def importances(study: optuna.Study) -> pd.DataFrame:
+def importances(trials: Sequence[FrozenTrial], direction: Direction) -> pd.DataFrame:
     """`parameter` and `importance` (summing to 1), the greatest first, by PED-ANOVA (Watanabe et al. 2023).
 
+    Of these trials alone: the ledger may hold more, and what it holds must not show in an output.
     No rows where fewer than two complete trials differ in value: then nothing can be told apart.
     """
-    values = {_value(t) for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-    found = optuna.importance.get_param_importances(study) if len(values) > 1 else {}
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    study = optuna.create_study(direction=direction)  # in memory
+    study.add_trials(complete)
+    differ = len({_value(trial) for trial in complete}) > 1
+    found = optuna.importance.get_param_importances(study) if differ else {}
     ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     frame = pd.DataFrame(ranked, columns=["parameter", "importance"])
     return frame.astype({"parameter": "str", "importance": "float64"})

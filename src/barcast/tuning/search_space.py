@@ -23,7 +23,7 @@ from barcast.config import load_yaml, unknown_key, validate
 from barcast.errors import ConfigError
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
-from barcast.tuning._entries import Entry, parse_entry
+from barcast.tuning._entries import Entry, parse_entry, same
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -73,7 +73,7 @@ class SearchSpace:
                 if not entry.holds(values[key]):
                     return None
                 told[key] = entry.encode(values[key])
-            elif entry.has_otherwise and values[key] != entry.otherwise:
+            elif entry.has_otherwise and not same(values[key], entry.otherwise):
                 return None
         return told
 

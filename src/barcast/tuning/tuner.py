@@ -17,6 +17,7 @@ from barcast.data.windows import TimeSeriesDataset
 from barcast.errors import TuningError
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
+from barcast.tuning._entries import TOLD
 from barcast.tuning._objective import DRAWN, REASON
 from barcast.tuning._study import Ledger, put_back, scratch_name
 from barcast.tuning._workers import FINISHED, Job, run_here, run_workers, worker_threads
@@ -118,7 +119,7 @@ class OptunaModelTuner:
         if isinstance(self.space, SearchSpace):
             told = self.space.distributions_of(self.config.model_dump(mode="json"))
             if told is not None:
-                study.enqueue_trial(told)
+                study.enqueue_trial(told, user_attrs={TOLD: sorted(told)})
 
     def _result(self, ledger: Ledger, folds: list[Fold]) -> StudyResult:
         study = ledger.study(self.settings.direction)
@@ -139,7 +140,7 @@ class OptunaModelTuner:
             trials=trials,
             best=best,
             best_params={key: drawn.get(key, base.get(key)) for key in dict.fromkeys([*keys, *drawn])},
-            importances=importances(study),
+            importances=importances(trials, self.settings.direction),
         )
 
     def _job(self, ledger: Ledger, folds: list[Fold], rows: list[Path], threads: int) -> Job:

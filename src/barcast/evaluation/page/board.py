@@ -105,7 +105,7 @@ def table_columns(reference: str) -> list[Column]:
         Column("brier", "Brier", "squared error of the probabilities, lower is better", _interval("brier", ".4f")),
         Column("ece", "ECE", "expected calibration error", _interval("ece", ".3f")),
         Column("sharpe", "Sharpe", "a year, net of costs", _interval("sharpe", ".2f")),
-        Column("dsr", "DSR", "probability that the Sharpe ratio is real, after every trial", _plain("dsr", ".3f")),
+        Column("dsr", "DSR", "chance that the Sharpe ratio is real, after the trials at hand", _plain("dsr", ".3f")),
         Column("max_drawdown", "max drawdown", "largest fall of the net equity", _interval("max_drawdown", ".1%")),
         Column("trades", "trades", "positions opened", _plain("trades", ",.0f")),
         Column("coverage", "coverage", "share of prediction sets that held the truth", _plain("coverage", ".1%")),

@@ -21,12 +21,12 @@ MOST_GAPS = 400  # marks on the timeline: the longest ones
 
 @dataclass(frozen=True)
 class Check:
-    """One check of the audit in words."""
+    """One check of the audit in words; `mood` colours its `verdict`."""
 
     name: str
-    passed: bool
-    examined: str
-    worst: str
+    verdict: str
+    mood: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,12 @@ def _gap(symbol: str, content: Mapping[str, Any]) -> Gap:
 
 
 def _check(entry: Mapping[str, Any]) -> Check:
+    if "skipped" in entry:
+        return Check(entry["name"], "skipped", "noise", f"{entry['skipped'].capitalize()}.")
     examined = ", ".join(f"{value:,} {_spaced(key)}" for key, value in entry["examined"].items())
-    return Check(entry["name"], entry["passed"], examined, in_words(entry["worst"]))
+    words = f"Examined: {examined}. Worst: {in_words(entry['worst'])}."
+    verdict, mood = ("passed", "better") if entry["passed"] else ("failed", "worse")
+    return Check(entry["name"], verdict, mood, words)
 
 
 def in_words(values: Mapping[str, Any]) -> str:

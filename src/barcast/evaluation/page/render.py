@@ -35,7 +35,7 @@ class Page:
     provenance: Provenance
     reference: str
     level: float  # of every interval
-    trials: Mapping[str, Any]  # all that was run, as overfitting.json counts it
+    trials: Mapping[str, Any]  # what overfitting.json counts
     models: Sequence[str]  # their order decides which colour a model gets
 
 
