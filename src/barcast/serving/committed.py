@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import re
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from barcast.data.synthetic import synthetic_bars
 from barcast.errors import ConfigError
@@ -134,12 +134,12 @@ def _package(paths: Paths, metadata: Mapping[str, Any], own: bool, folder: str) 
 
 def _export(root: Path, revision: str, target: Path) -> bool:
     """Write the sources of a commit below `target`; False where Git has no such commit."""
-    command = ["git", "archive", "--format=tar", revision, f"src/{PACKAGE.name}"]
+    command = ["git", "archive", "--format=zip", revision, f"src/{PACKAGE.name}"]
     done = subprocess.run(command, cwd=root, capture_output=True, check=False)
     if done.returncode:
         return False
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(target, filter="data")
+    with ZipFile(io.BytesIO(done.stdout)) as archive:
+        archive.extractall(target)
     return True
 
 
