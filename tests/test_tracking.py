@@ -13,61 +13,30 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
+from _tracked import (
+    CONFIG,
+    HISTORY,
+    METRICS,
+    all_runs,
+    artifacts,
+    build_evaluation,
+    build_inputs,
+    build_training,
+    history,
+    statuses,
+    write,
+)
 from barcast import tracking
 from barcast.config import dump_yaml
 from barcast.errors import ConfigError, DataError
-from barcast.files import atomic_file, write_json
 from barcast.paths import Paths
-from barcast.tracking import record, runs, store, studies
+from barcast.tracking import record, runs, store
 from barcast.tracking.cells import evaluation_digest, is_evaluated
 
-CONFIG = {
-    "model_name": "xgboost",
-    "model_family": "gbdt",
-    "horizon": 5,
-    "max_depth": 6,
-    "lags": [0, 1],
-    "patience": None,
-}
-HISTORY = [{"train_log_loss": 1.0, "val_log_loss": 1.09}, {"train_log_loss": 0.9, "val_log_loss": 1.07}]
-METRICS = {"val": {"log_loss": 1.07, "precision": {"up": 0.4}, "note": "x"}, "test": {"log_loss": 1.08, "sharpe": -0.5}}
-
-
-def write(path: Path, data: bytes) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def build_inputs(paths: Paths, model: str = "xgboost", horizon: int = 5) -> None:
-    spec = {"cell": f"{model}_h{horizon}", "model": model, "horizon": horizon, "config": CONFIG | {"model_name": model}}
-    write(paths.spec(spec["cell"]), dump_yaml(spec).encode())
-    for split in ("train", "val", "test"):
-        for name in ("rows.npy", "ends.npy", "index.parquet", "columns.json"):
-            write(paths.windows / split / name, f"{split} {name}".encode())
-        for h in (5, 20):
-            write(paths.windows / f"labels/{split}_h{h}.npy", f"{split} labels {h}".encode())
-
-
-def build_training(paths: Paths, model: str = "xgboost", horizon: int = 5, key: str | None = None) -> None:
-    cell = f"{model}_h{horizon}"
-    history = [{"step": step, **metrics} for step, metrics in enumerate(HISTORY)]
-    content = {"config": CONFIG | {"model_name": model, "horizon": horizon}, "training_history": history}
-    write_json(paths.checkpoint(cell) / "model.json", content)
-    write(paths.checkpoint(cell) / "booster.ubj", b"trees")
-    key = key or tracking.cell_key(paths, model, horizon)
-    write(paths.live(cell) / "params.yaml", dump_yaml({"cell_key": key}).encode())
-
-
-def build_evaluation(paths: Paths, cell: str = "xgboost_h5", metrics: dict[str, Any] = METRICS) -> None:
-    write_json(paths.cell_metrics(cell), metrics)
-    for split in ("val", "test"):
-        write(paths.predictions(cell, split), f"{split} predictions".encode())
-    write(paths.plots(cell) / "confusion.png", b"png")
+pytest_plugins = ("_tracked",)
 
 
 def build_lock(paths: Paths, wrote: str, read: str) -> None:
@@ -84,57 +53,6 @@ def train(paths: Paths, model: str = "xgboost") -> None:
         for step, metrics in enumerate(HISTORY):
             log(metrics, step)
         build_training(paths, model)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated store: MLflow takes seconds to make one, so it is made once and copied."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store._create(database, (database.parent / "artifacts").as_uri())
-    return database
-
-
-@pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME", *store._ENVIRONMENT):
-        monkeypatch.setenv(name, "")  # so that what the code sets is undone as well
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def inputs(tmp_path: Path, clean_environment: None) -> Paths:
-    """A repository with specs and windows, and no store."""
-    paths = Paths(tmp_path / "repo with space")
-    build_inputs(paths)
-    return paths
-
-
-@pytest.fixture
-def paths(inputs: Paths, empty_store: Path) -> Paths:
-    """The same with an empty store."""
-    inputs.store.mkdir(parents=True)
-    shutil.copy(empty_store, inputs.store / "mlflow.db")
-    return inputs
-
-
-def all_runs(paths: Paths) -> list[Any]:
-    """Every run, the oldest first."""
-    opened = store.connect(paths)
-    return list(reversed(runs._search(opened, "attributes.run_id != ''")))
-
-
-def statuses(paths: Paths) -> list[str]:
-    return [run.info.status for run in all_runs(paths)]
-
-
-def history(paths: Paths, run: Any, metric: str) -> list[tuple[int, float]]:
-    points = store.connect(paths).client.get_metric_history(run.info.run_id, metric)
-    return [(point.step, point.value) for point in points]
-
-
-def artifacts(paths: Paths, run: Any, folder: str | None = None) -> list[str]:
-    found = store.connect(paths).client.list_artifacts(run.info.run_id, folder)
-    return [name for item in found for name in (artifacts(paths, run, item.path) if item.is_dir else [item.path])]
 
 
 EVALUATION_ARTIFACTS = [
@@ -614,66 +532,6 @@ class TestUnreachable:
         with pytest.raises(tracking.TrackingError) as caught:
             store.connect(inputs)
         assert str(caught.value).startswith(f"MLflow store {shown}")
-
-
-class TestStudies:
-    """What `tune` leaves in the store when the store goes away, and `sync` afterwards."""
-
-    @pytest.fixture
-    def tuned(self, paths: Paths) -> Paths:
-        """A study of three trials as it lies on disk."""
-        folder = paths.tune / "gru_h5"
-        study = {"best": {"value": 1.05}, "metric": "log_loss", "direction": "minimize", "key": "abc"}
-        write_json(folder / "study.json", study)
-        columns = {"number": [0, 1, 2], "state": ["complete"] * 3, "value": [1.07, 1.05, 1.06], "reason": [""] * 3}
-        pd.DataFrame({**columns, "param.depth": ["1", "2", "3"]}).to_parquet(folder / "trials.parquet")
-        return paths
-
-    def cut_off(self, paths: Paths, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-        """Tune three trials; the store goes away in the second, as `at` is called."""
-        with monkeypatch.context() as away, tracking.open_study(paths, "gru_h5", "abc", {}) as study:
-            for trial in studies._records(paths.tune / "gru_h5/trials.parquet"):
-                study.log(trial)
-                away.setattr(at, self.fail)
-
-    def fail(self, *arguments: Any) -> None:
-        raise tracking.TrackingError("gone")
-
-    def numbers(self, paths: Paths) -> list[tuple[str, str, float]]:
-        trials = [run for run in all_runs(paths) if "trial" in run.data.tags]
-        found = [(run.data.tags["trial"], run.info.status, run.data.metrics["value"]) for run in trials]
-        return sorted(found)
-
-    @pytest.mark.parametrize("at", ["studies._log_trial", "runs.log_params", "runs.log_points"])
-    def test_one_that_the_store_cut_off_is_completed(
-        self, tuned: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: str
-    ) -> None:
-        self.cut_off(tuned, monkeypatch, f"barcast.tracking.{at}")
-        assert "tune gru_h5 goes on untracked, run `barcast sync` later" in capsys.readouterr().err
-        assert tracking.sync_studies(tuned) == ["tune gru_h5"]
-        whole = [("0", "FINISHED", 1.07), ("1", "FINISHED", 1.05), ("2", "FINISHED", 1.06)]
-        assert self.numbers(tuned) == whole
-        (parent,) = [run for run in all_runs(tuned) if "trial" not in run.data.tags]
-        assert (parent.info.status, parent.data.metrics) == ("FINISHED", {"best_value": 1.05})
-        assert artifacts(tuned, parent) == ["study.json", "trials.parquet"]
-        assert tracking.sync_studies(tuned) == []
-        assert self.numbers(tuned) == whole
-
-    def test_one_that_lacks_a_trial_is_completed(self, tuned: Paths) -> None:
-        with tracking.open_study(tuned, "gru_h5", "abc", {}) as study:
-            study.log(next(studies._records(tuned.tune / "gru_h5/trials.parquet")))
-        assert tracking.sync_studies(tuned) == ["tune gru_h5"]
-        assert len(self.numbers(tuned)) == 3
-
-    def test_one_that_is_being_tuned_now_is_left_alone(self, tuned: Paths) -> None:
-        opened = store.connect(tuned)
-        with pytest.raises(KeyboardInterrupt), tracking.open_study(tuned, "gru_h5", "abc", {}):
-            raise KeyboardInterrupt
-        (parent,) = all_runs(tuned)
-        opened.client.set_tag(parent.info.run_id, "process", f"{socket.gethostname()}:999999999:0")
-        with tracking.open_study(tuned, "gru_h5", "abc", {}):  # goes on in this process
-            assert tracking.sync_studies(tuned) == []
-            assert statuses(tuned) == ["RUNNING"]
 
 
 class TestWhere:

@@ -1,7 +1,6 @@
 """Tuning: what a trial is, what is kept of it, what a kill leaves, and that no fold looks beyond train."""
 
 import ast
-import contextlib
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import re
 import runpy
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -25,7 +23,6 @@ from optuna.trial import TrialState
 
 import barcast
 from _cells import FEATURES, Stub, StubConfig, register_stubs, write_windows
-from barcast import tracking
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError, ModelError, TuningError
@@ -583,71 +580,6 @@ def test_a_database_holds_a_study_as_a_journal_does(windows, tmp_path, postgres)
     study._storage.set_trial_user_attr(running[0]._trial_id, "owner", dead["owner"])
     frame = tuner(windows, "tried", n_trials=4, storage=postgres, ledger=other).tune().frame
     assert frame["number"].tolist() == [0, 1, 2, 3]
-
-
-def record(number, state="complete", **metrics):
-    reason = "why" if state == "failed" else ""
-    return tracking.TrialRecord(number, state, {"C": 0.5, "lags": [0, 1]}, metrics, reason, 1000, 3000)
-
-
-def runs_in(store):
-    """(name, status, parent, state, value) of every run, by name."""
-    query = """select r.name, r.status, p.value, s.value, m.value from runs r
-        left join tags p on p.run_uuid = r.run_uuid and p.key = 'mlflow.parentRunId'
-        left join tags s on s.run_uuid = r.run_uuid and s.key = 'state'
-        left join metrics m on m.run_uuid = r.run_uuid and m.key = 'value' order by r.name"""
-    with contextlib.closing(sqlite3.connect(store)) as connection:
-        return connection.execute(query).fetchall()
-
-
-@pytest.fixture
-def stored(tmp_path, monkeypatch):
-    """A finished study's files, and a repository with a store of its own."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    paths = Paths(tmp_path / "repository")
-    folder = paths.tune / "logistic_h5"
-    (folder / "plots").mkdir(parents=True)
-    study = {"best": {"value": 1.05}, "metric": "log_loss", "direction": "minimize", "key": "abc"}
-    (folder / "study.json").write_text(json.dumps(study))
-    trials = {"number": [0, 1], "state": ["complete", "failed"], "value": [1.05, None], "reason": ["", "why"]}
-    pd.DataFrame({**trials, "param.C": [0.5, 0.5], "param.lags": ["[0, 1]"] * 2}).to_parquet(folder / "trials.parquet")
-    return paths
-
-
-def test_a_study_is_one_run_with_a_nested_run_a_trial_also_after_a_kill(stored):
-    def interrupted():
-        with tracking.open_study(stored, "logistic_h5", "abc", {"n_trials": 2}) as study:
-            study.log(record(0, value=1.05))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    store = stored.store / "mlflow.db"
-    assert [row[1] for row in runs_in(store)] == ["FINISHED", "KILLED"]
-    with tracking.open_study(stored, "logistic_h5", "abc", {"n_trials": 2}) as study:
-        study.finish([record(0, value=1.05), record(1, "failed")])
-    first, second, parent = runs_in(store)
-    assert (first[0], first[1], first[3:]) == ("tune_logistic_h5_000", "FINISHED", ("complete", 1.05))
-    assert (second[1], second[3:]) == ("FAILED", ("failed", None))
-    assert parent[0].startswith("tune_logistic_h5_2")
-    assert parent[1] == "FINISHED"
-    assert first[2] == second[2] is not None
-    assert tracking.sync_studies(stored) == []
-
-
-def test_a_study_from_the_cache_is_brought_in_once(stored):
-    assert tracking.sync_studies(stored) == ["tune logistic_h5"]
-    assert tracking.sync_studies(stored) == []
-    assert [row[3] for row in runs_in(stored.store / "mlflow.db")] == ["complete", "failed", None]
-
-
-def test_a_store_that_is_gone_costs_one_line_and_no_trial(stored, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with tracking.open_study(stored, "logistic_h5", "abc", {}) as study:
-        study.finish([record(0, value=1.05)])
-    warning = capsys.readouterr().err.splitlines()
-    assert len(warning) == 1
-    assert "tune logistic_h5 goes on untracked, run `barcast sync` later" in warning[0]
 
 
 def test_progress_says_trial_best_value_and_time_left(windows):
