@@ -14,7 +14,9 @@ repro: $(STAMP)  ## run the pipeline, then show the leaderboard and say where th
 	barcast sync
 	barcast leaderboard
 
-LONG_TESTS = tests/test_pipeline.py tests/test_journey.py  # begun first, so that no process waits for them at the end
+# Begun first, so that no process waits for them at the end.
+LONG_TESTS = tests/test_pipeline.py tests/test_journey.py
+
 test: $(STAMP)  ## the whole test suite
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG_TESTS) tests
 
