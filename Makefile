@@ -14,11 +14,8 @@ repro: $(STAMP)  ## run the pipeline, then show the leaderboard and say where th
 	barcast sync
 	barcast leaderboard
 
-# Begun first, so that no process waits for them at the end.
-LONG_TESTS = tests/test_pipeline.py tests/test_journey.py
-
 test: $(STAMP)  ## the whole test suite
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG_TESTS) tests
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## style, and types of the public API
 	ruff check .

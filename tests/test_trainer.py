@@ -53,22 +53,6 @@ def test_the_full_pipeline_trains_saves_and_scores(paths, tmp_path):
     assert loaded.feature_columns == FEATURES
 
 
-def test_what_is_kept_of_a_training_goes_once_its_model_is_saved_and_scored(paths, tmp_path, monkeypatch):
-    kept = tmp_path / "unfinished"
-    kept.mkdir()
-
-    def fill_up(model, path):
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as full:
-        full.setattr(BaseModel, "save", fill_up)
-        with pytest.raises(OSError, match="no space left"):
-            trainer(paths, unfinished_folder=kept).run_full_pipeline(tmp_path / "model")
-    assert kept.exists()
-    trainer(paths, unfinished_folder=kept).run_full_pipeline(tmp_path / "model")
-    assert not kept.exists()
-
-
 def test_steps_taken_out_of_order_are_refused(paths):
     with pytest.raises(ModelError, match="evaluate was called before train"):
         trainer(paths).evaluate()
@@ -130,6 +114,23 @@ def test_a_failed_training_leaves_the_last_result(paths, monkeypatch):
     with pytest.raises(ModelError, match="diverged"):
         train("stub", 5, paths)
     assert outputs(paths) == before
+
+
+def test_what_is_kept_of_a_training_goes_once_its_model_is_saved_and_scored(paths, monkeypatch):
+    write_spec(paths, {})
+    kept = paths.unfinished("stub_h5") / tracking.cell_key(paths, "stub", 5)
+    kept.mkdir(parents=True)
+
+    def fill_up(model, path):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(BaseModel, "save", fill_up)
+        with pytest.raises(OSError, match="no space left"):
+            train("stub", 5, paths)
+    assert kept.exists()
+    train("stub", 5, paths)
+    assert not kept.exists()
 
 
 def stopped(method, error, paths, monkeypatch):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 
 from barcast.cli import diff, experiments, inspect, pipeline, serving
 from barcast.cli._app import app
 from barcast.errors import BarcastError
-from barcast.stages._main import INTERRUPTED, explain
+from barcast.stages._main import INTERRUPTED, explain, wants_traceback
 
 __all__ = ["app", "diff", "experiments", "inspect", "main", "pipeline", "serving"]
 
@@ -20,14 +19,14 @@ def main() -> None:
         app()
     except (BarcastError, OSError) as error:
         line = explain(error)
-        if line is None or os.environ.get("BARCAST_DEBUG") == "1":
+        if line is None or wants_traceback():
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:
         if not _is_interrupt(stop):
             raise
-        if os.environ.get("BARCAST_DEBUG") == "1":
+        if wants_traceback():
             traceback.print_exception(stop)
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)

@@ -58,7 +58,7 @@ class ModelRegistry:
                 raise ModelError(f"{family}:{name}: expected a subclass of BaseModel, got {model_class!r}")
             metadata = ModelMetadata(name, family, description, requires_gpu, model_class)
             present = cls._models.get(metadata.key)
-            if present and _path(present.model_class) != _path(model_class):  # a module may be loaded again
+            if present and _identity(present.model_class) != _identity(model_class):  # a module may be loaded again
                 raise ModelError(f"{metadata.key}: already registered by {present.module}; choose another name")
             cls._models[metadata.key] = metadata
             return model_class
@@ -124,5 +124,5 @@ class ModelRegistry:
         cls._discovered = True
 
 
-def _path(model_class: type) -> tuple[str, str]:
+def _identity(model_class: type) -> tuple[str, str]:
     return model_class.__module__, model_class.__qualname__

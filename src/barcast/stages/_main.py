@@ -57,19 +57,20 @@ def run_stage(main: Callable[..., None], arguments: Sequence[str] | None = None)
         main(*given)
     except (BarcastError, OSError) as error:
         line = explain(error)
-        if line is None or _debugs():
+        if line is None or wants_traceback():
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        if _debugs():
+        if wants_traceback():
             raise
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 
 
-def _debugs() -> bool:
+def wants_traceback() -> bool:
+    """Whether the user asked for it."""
     return "--debug" in sys.argv or os.environ.get("BARCAST_DEBUG") == "1"
 
 

@@ -43,10 +43,7 @@ def train(model: str, horizon: int, paths: Paths, log: Log = no_log) -> dict[str
     unfinished = _only(paths.unfinished(cell), key)
     with LiveLog(paths.live(cell), key) as live:
         trainer = Trainer(model, spec["config"], dataset, fan_out(live, log), unfinished)
-        fitted = trainer.train()
-        with live.replacing_model():
-            fitted.save(paths.checkpoint(cell))
-        scores = trainer.evaluate("val")
+        scores = trainer.run_full_pipeline(paths.checkpoint(cell), live.replacing_model)
     shutil.rmtree(unfinished, ignore_errors=True)  # last: until here, a process that is killed has lost nothing
     return scores
 

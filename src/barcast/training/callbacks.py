@@ -65,8 +65,8 @@ class LiveLog:
     def replacing_model(self) -> Iterator[None]:
         """Put away the key of the model before, for the body to save another in its place.
 
-        It comes back where saving fails. A process that is killed after saving leaves a model without a key, never
-        one with the key of other inputs.
+        It comes back where saving fails. A process that is killed or interrupted here leaves a model without a key,
+        since nothing tells which model lies there: never one with the key of other inputs.
         """
         stamp, aside = self._folder / _STAMP, self._folder / f"{_STAMP}.old"
         if not stamp.is_file():
@@ -78,7 +78,8 @@ class LiveLog:
         except Exception:
             os.replace(aside, stamp)
             raise
-        aside.unlink()
+        finally:
+            aside.unlink(missing_ok=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Trainer:
         config: the model's hyperparameters, as its own config class or as plain values.
         dataset_config: where the windows lie, and the horizon.
         log: called with the metrics of every round or epoch.
-        unfinished_folder: where a model that learns in epochs keeps itself until it is done.
+        unfinished_folder: where a model that learns in epochs keeps itself; who names it removes it in the end.
 
     Raises:
         ModelError: an unknown model, or a step taken before the one it needs.
@@ -78,16 +78,14 @@ class Trainer:
         hits = probabilities.argmax(axis=1) - 1 == data.y
         return {"log_loss": log_loss(probabilities, data.y), "accuracy": float(np.mean(hits))}
 
-    def run_full_pipeline(self, checkpoint: Path | None = None) -> dict[str, float]:
-        """Build, train, save to `checkpoint` where given, and score on validation.
-
-        What was kept of the unfinished training goes last: until then, a process that is killed has lost nothing.
-        """
+    def run_full_pipeline(
+        self, checkpoint: Path | None = None, saving: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> dict[str, float]:
+        """Build, train, save to `checkpoint` where given (inside the context that `saving` makes), and score on
+        validation."""
         model = self.build_model()
         self.train()
         if checkpoint is not None:
-            model.save(checkpoint)
-        scores = self.evaluate("val")
-        if self.unfinished_folder is not None:
-            shutil.rmtree(self.unfinished_folder, ignore_errors=True)
-        return scores
+            with saving():
+                model.save(checkpoint)
+        return self.evaluate("val")
