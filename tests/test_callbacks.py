@@ -58,10 +58,10 @@ def test_plain_lines_are_first_now_and_then_and_last(clock: Clock) -> None:
             progress({"train_log_loss": 1.0, "val_log_loss": 1.0712 + step / 1e4}, step)
             clock.now += 0.25
     assert out.getvalue().splitlines() == [
-        "xgboost_h5  round 1/60  val_log_loss 1.0712",
-        "xgboost_h5  round 21/60  val_log_loss 1.0732  ETA 10 s",
-        "xgboost_h5  round 41/60  val_log_loss 1.0752  ETA 5 s",
-        "xgboost_h5  round 46/60  val_log_loss 1.0757  done in 42 s",
+        "xgboost_h5  round 1/60  loss 1.0000  val_log_loss 1.0712",
+        "xgboost_h5  round 21/60  loss 1.0000  val_log_loss 1.0732  ETA 10 s",
+        "xgboost_h5  round 41/60  loss 1.0000  val_log_loss 1.0752  ETA 5 s",
+        "xgboost_h5  round 46/60  loss 1.0000  val_log_loss 1.0757  done in 42 s",
     ]
 
 

@@ -35,9 +35,9 @@ def with_speed(log: Log, replayed: int = 0) -> Log:
 
 
 class Progress:
-    """Rounds done, the validation log-loss and the time left: a bar on a terminal, now and then a line elsewhere.
+    """Rounds done, log-loss on train and validation, the time left: a bar on a terminal, now and then a line elsewhere.
 
-    Lines look like `xgboost_h5  round 40/60  val_log_loss 1.0712  ETA 3 s`: the first round, the last, and
+    Lines look like `xgboost_h5  round 40/60  loss 1.0598  val_log_loss 1.0712  ETA 3 s`: the first round, the last, and
     between them at most one every five seconds. The time left assumes that no early stopping comes.
 
     Args:
@@ -101,8 +101,9 @@ class Progress:
 
     def _describe(self, metrics: Mapping[str, float], step: int) -> str:
         parts = [f"{self._unit} {step + 1}" + (f"/{self._total}" if self._total else "")]
-        if "val_log_loss" in metrics:
-            parts.append(f"val_log_loss {metrics['val_log_loss']:.4f}")
+        for name, shown in (("train_log_loss", "loss"), ("val_log_loss", "val_log_loss")):
+            if name in metrics:
+                parts.append(f"{shown} {metrics[name]:.4f}")
         if "windows_per_second" in metrics:
             parts.append(f"{metrics['windows_per_second']:,.0f} windows/s")
         return "  ".join(parts)
