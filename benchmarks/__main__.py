@@ -1,7 +1,7 @@
 """All benchmarks, one after the other; each one's figures go to benchmarks/results/<name>.json.
 
 python -m benchmarks [windows prepare serving lags evaluation tft boosting curves coverage
-    classification sequence]
+    classification sequence choices forecasts]
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ NAMES = (
     "coverage",
     "classification",
     "sequence",
+    "choices",
+    "forecasts",
 )  # the longest last
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -25,23 +25,23 @@ MIB = 2**20
 Ask = Callable[..., dict[str, Any]]
 
 
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def status(field: str, process: int | str = "self") -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; these benchmarks need Linux")
+    raise RuntimeError(f"/proc/{process}/status has no {field}; these benchmarks need Linux")
 
 
 def resident() -> int:
     """Bytes resident now, what is garbage given back first."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
 def peak() -> int:
     """The most bytes that were ever resident. Not `ru_maxrss`: that counts the parent before `exec` too."""
-    return _status("VmHWM")
+    return status("VmHWM")
 
 
 def forget_peak() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from barcast.config import validate
+from barcast.data.labels import LabelConfig
 from barcast.params import load_params
 from barcast.paths import Paths
 from barcast.stages.prepare import PrepareConfig, prepare
@@ -22,7 +23,8 @@ def run(folder: str) -> dict[str, Any]:
     plain = load_params(ROOT / "params.yaml").model_dump()
     values: dict[str, Any] = {key: plain[key] for key in PrepareConfig.model_fields}
     values["data"] = {key: plain["data"][key] for key in ("features", "scaler")} | {"source": "bars", "path": BARS}
-    values |= {"symbols": SYMBOLS, "label": values["label"] | {"symbols": {}}}
+    values["label"] = {key: plain["label"][key] for key in LabelConfig.model_fields} | {"symbols": {}}
+    values["symbols"] = SYMBOLS
     prepare(validate(PrepareConfig, values, "benchmarks.prepare"), Paths(Path(folder)))
     return {"peak_rss": peak()}
 

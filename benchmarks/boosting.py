@@ -56,15 +56,21 @@ def write_data(folder: Path, asked: argparse.Namespace, lags: Sequence[int] = (0
     )
     paths = Paths(folder)
     write_splits(frames, paths.splits)
-    window = WindowConfig(seq_len=asked.seq_len, max_gap="30D", train_stride=1)  # across closing hours too
+    window = WindowConfig(seq_len=asked.seq_len, max_gap="30D")  # across closing hours too
     with redirect_stdout(sys.stderr):
-        write_windows(WindowStageConfig(horizons=[HORIZON], window=window), paths)
+        write_windows(WindowStageConfig(horizons=[HORIZON], weights="none", window=window), paths)
     return paths.windows
 
 
 def settings(asked: argparse.Namespace, **over: Any) -> Figures:
     """Few rounds, each a long step, so that what the bins miss shows in the log-loss."""
-    common = {"early_stopping": False, "learning_rate": 0.3, "colsample": 1.0, "subsample": 1.0}
+    common = {
+        "early_stopping": False,
+        "learning_rate": 0.3,
+        "colsample": 1.0,
+        "subsample": 1.0,
+        "train_stride": 1,
+    }
     return {**common, "max_rounds": asked.rounds, "max_bins": asked.max_bins, "lags": "all", "spans": [], **over}
 
 

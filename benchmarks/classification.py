@@ -35,6 +35,9 @@ HORIZON = 1
 MODELS = ("lstm", "gru", "transformer", "nhits", "tft", "patchtst", "logistic", "xgboost", "lightgbm", "catboost")
 SMALL: dict[str, Any] = {  # what a set of some dozen windows asks for, of each model that has the key
     "threads": 1,
+    "train_stride": 1,
+    "lookback": None,
+    "average_seeds": 1,
     "batch_size": 16,
     "early_stopping": True,
     "patience": 1000,

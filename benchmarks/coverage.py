@@ -7,6 +7,9 @@
 - `false_discoveries`: of models that are all the same, the share of simulations in which any is called better or worse
   than the reference (nominal: at most 1 − level); the same of the confidence set (any model left out); and of the test
   of superior ability, on a fifth of the simulations.
+- `calibration`: the log-loss on test of calibrated probabilities less that of uncalibrated ones, for a model that is
+  calibrated and for one whose logits are too large by a fifth: the mean, and the share of simulations in which it
+  is above 0.002.
 - `power`: how often a model that is better by so much is called better, on a fifth of the simulations.
 
 The last line is a JSON object with these shares, each beside 1.96 binomial errors at that many simulations.
@@ -25,19 +28,22 @@ import pandas as pd
 from barcast.evaluation.bootstrap import BootstrapConfig, deltas, intervals, measure_all, point, resample
 from barcast.evaluation.conformal import SCORES, ConformalSets, Score
 from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
-from barcast.evaluation.scaling import Judge, choose_scaling
+from barcast.evaluation.scaling import Period, Scaling, choose_scaling
 from barcast.evaluation.significance import confidence_set, superior_ability
-from barcast.evaluation.slices import CALIBRATION, RANKED, validation_parts
+from barcast.evaluation.slices import CALIBRATION, calibration_periods, validation_parts
 from barcast.evaluation.standings import Entrant, joint_deltas
+from barcast.models.base import log_loss
 from benchmarks._markets import simulate
 from benchmarks._measure import finish, machine, rounded, say
 
 Figures = dict[str, Any]
 
 LEVEL, ALPHA, SIZE = 0.95, 0.1, 0.1
+STRETCHES = 3  # of the calibration slice, as the pipeline has them where a cell has no folds
 COST, BINS = 1.0, 15
 METRICS = ("log_loss", "brier", "accuracy", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe")
 NOISE = 0.5
+SHARPNESS = {"calibrated": 1.0, "overconfident": 1.2}
 GAPS = (0.1, 0.2, 0.5)
 RIVALS = [f"m{number}" for number in range(5)]
 
@@ -102,12 +108,36 @@ def set_coverage(asked: argparse.Namespace, horizon: int) -> Figures:
 def holds_truth(val: pd.DataFrame, test: pd.DataFrame, score: Score, purge: int) -> np.ndarray[Any, Any]:
     """Which test windows' sets hold their label."""
     parts, p, y = validation_parts(val, 0.4, purge), val[PROBABILITY_COLUMNS].to_numpy(), val["label"].to_numpy()
-    fitted, ranked = parts == CALIBRATION, parts == RANKED
-    judge = Judge(p[ranked], y[ranked], val["datetime"].to_numpy("datetime64[ns]")[ranked], purge)
-    scaling = choose_scaling(["temperature", "vector"], p[fitted], y[fitted], judge).scaling
+    fitted = parts == CALIBRATION
+    periods = [Period(p[rows], y[rows]) for rows in calibration_periods(val, parts, STRETCHES, purge)]
+    scaling = choose_scaling(["temperature", "vector"], [], periods).scaling
     sets = ConformalSets.fit(scaling.apply(p)[fitted], y[fitted], score, ALPHA)
     held = sets.sets(scaling.apply(test[PROBABILITY_COLUMNS].to_numpy()))
     return held[np.arange(len(test)), test["label"].to_numpy() + 1]
+
+
+def calibration_cost(asked: argparse.Namespace, horizon: int) -> Figures:
+    """What the choice of a scaling costs or saves on later data."""
+    costs: dict[str, list[float]] = {name: [] for name in SHARPNESS}
+    for number in range(asked.simulations):
+        rng = np.random.default_rng([6, horizon, number])
+        val, test = (simulate(asked.bars, horizon, rng).predictions(NOISE, rng) for _ in range(2))
+        for name, sharpness in SHARPNESS.items():
+            costs[name].append(cost_of_scaling(val, test, sharpness, 3 * horizon))
+    return {
+        name: {"mean": rounded(float(np.mean(found))), "above_0.002": rounded(float(np.mean(np.array(found) > 0.002)))}
+        for name, found in costs.items()
+    }
+
+
+def cost_of_scaling(val: pd.DataFrame, test: pd.DataFrame, sharpness: float, purge: int) -> float:
+    """Log-loss on test with the scaling that validation chose, less that without, of logits times `sharpness`."""
+    sharpened = Scaling("temperature", (sharpness,) * 3, (0.0,) * 3)
+    p, p_test = (sharpened.apply(frame[PROBABILITY_COLUMNS].to_numpy()) for frame in (val, test))
+    y, y_test = val["label"].to_numpy(), test["label"].to_numpy()
+    stretches = calibration_periods(val, validation_parts(val, 0.4, purge), STRETCHES, purge)
+    scaling = choose_scaling(["temperature"], [], [Period(p[rows], y[rows]) for rows in stretches]).scaling
+    return log_loss(scaling.apply(p_test), y_test) - log_loss(p_test, y_test)
 
 
 def discoveries(asked: argparse.Namespace, horizon: int) -> Figures:
@@ -148,13 +178,15 @@ def compared(asked: argparse.Namespace, horizon: int, number: int, gap: float) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = options(arguments)
-    figures: Figures = {"intervals": {}, "sets": {}, "false_discoveries": {}, "power": {}}
+    figures: Figures = {"intervals": {}, "sets": {}, "calibration": {}, "false_discoveries": {}, "power": {}}
     for horizon in asked.horizons:
         key = f"h{horizon}"
         say(f"{key}: intervals")
         figures["intervals"][key] = interval_coverage(asked, horizon)
         say(f"{key}: sets")
         figures["sets"][key] = set_coverage(asked, horizon)
+        say(f"{key}: calibration")
+        figures["calibration"][key] = calibration_cost(asked, horizon)
         say(f"{key}: verdicts")
         figures["false_discoveries"][key] = discoveries(asked, horizon)
         figures["power"][key] = [power(asked, horizon, gap) for gap in GAPS]

@@ -3,8 +3,9 @@
     python -m benchmarks.curves [--models gru tft] [--horizon 5] [--strides 8 4 2 1] [--run-lengths 1 8 16 32]
         [--sized lstm] [--size-horizons 5 20]
 
-Hyperparameters are those of params.yaml but for what a case varies; early stopping is off, so that curves go on where
-it would have ended them. Run lengths and sizes are tried with several seeds: they weigh less than a seed does.
+Hyperparameters are those of params.yaml but for what a case varies, and each case has one network. Early stopping is
+off, so that curves go on where it would have ended them. Run lengths and sizes are tried with several seeds: they weigh
+less than a seed does.
 The last line is a JSON object: for each case the log-loss on every watched validation window after each epoch, the best
 of them, and the seconds of an epoch, validation included.
 """
@@ -61,7 +62,7 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "patchtst": ATTENTION,
 }
 
-Case = tuple[str, str, Path, Mapping[str, Any]]  # group, model, windows, changes (of `horizon` too)
+Case = tuple[str, str, Mapping[str, Any]]  # group, model, changes (of `horizon` too)
 Curves = dict[str, dict[str, Any]]
 
 
@@ -83,47 +84,43 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def thinned(splits: Path, params: Params, stride: int, folder: Path) -> Path:
-    """The window files with every `stride`-th training window."""
-    paths = Paths(folder / f"stride{stride}")
-    if not paths.windows.exists():
-        paths.splits.parent.mkdir(parents=True)
-        paths.splits.symlink_to(splits)
-        window = params.window.model_dump() | {"train_stride": stride}
-        write_windows(validate(WindowStageConfig, {"horizons": params.horizons, "window": window}, "curves"), paths)
+def cut_windows(splits: Path, params: Params, folder: Path) -> Path:
+    """The window files of the splits."""
+    paths = Paths(folder)
+    paths.splits.parent.mkdir(parents=True)
+    paths.splits.symlink_to(splits)
+    content = {"horizons": params.horizons, "weights": params.label.weights, "window": params.window.model_dump()}
+    write_windows(validate(WindowStageConfig, content, "curves"), paths)
     return paths.windows
 
 
-def cases(asked: argparse.Namespace, params: Params, folder: Path) -> Iterator[Case]:
-    def windows(stride: int) -> Path:
-        return thinned((ROOT / asked.splits).resolve(), params, stride, folder)
-
-    committed = params.window.train_stride
+def cases(asked: argparse.Namespace) -> Iterator[Case]:
     for model in asked.models:
-        yield "epochs", model, windows(committed), {}
+        yield "epochs", model, {}
     for model in asked.thinned:
         for stride in asked.strides:
-            yield f"stride_{stride}", model, windows(stride), {}
+            yield f"stride_{stride}", model, {"train_stride": stride}
     for model in asked.runs:
         for length in asked.run_lengths:
             for seed in asked.seeds:
                 changes = {"run_length": length, "random_seed": seed}
-                yield f"run_length_{length}_seed_{seed}", model, windows(committed), changes
+                yield f"run_length_{length}_seed_{seed}", model, changes
     for model in asked.sized:
         for size in SIZES[model]:
             for horizon in asked.size_horizons:
                 for seed in asked.seeds:
                     name = "_".join(f"{key}_{value}" for key, value in size.items())
                     changes = {**size, "horizon": horizon, "random_seed": seed}
-                    yield f"size_{name}_h{horizon}_seed_{seed}", model, windows(committed), changes
+                    yield f"size_{name}_h{horizon}_seed_{seed}", model, changes
     for way in asked.channels:
         changes = {"channels": way, "max_epochs": asked.channel_epochs}
-        yield f"channels_{way}", "patchtst", windows(committed), changes
+        yield f"channels_{way}", "patchtst", changes
 
 
 def curve(asked: argparse.Namespace, params: Params, model: str, windows: Path, changes: Mapping[str, Any]) -> Any:
     """Train once; the validation log-loss after each epoch, and the seconds of an epoch."""
-    own = {"horizon": asked.horizon, "early_stopping": False, "max_epochs": asked.epochs, **changes}
+    fixed = {"early_stopping": False, "average_seeds": 1}
+    own = {**fixed, "horizon": asked.horizon, "max_epochs": asked.epochs, **changes}
     horizon = own["horizon"]
     config = resolve_model(params, model, horizon, PARAMS).model_dump() | own
     data = TimeSeriesDataset(DatasetConfig(path=str(windows), horizon=horizon))
@@ -138,7 +135,7 @@ def curve(asked: argparse.Namespace, params: Params, model: str, windows: Path, 
         "best": min(losses),
         "best_epoch": losses.index(min(losses)) + 1,
         "seconds_an_epoch": rounded(seconds, 3),
-        "train_windows": len(train.X),
+        "train_windows": len(train.X.thinned(config["train_stride"])),
         "parameters": int(network.training_history[0]["parameters"]),
     }
 
@@ -150,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     params = load_params(PARAMS)
     found: dict[str, Curves] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for group, model, windows, changes in cases(asked, params, Path(folder)):
+        windows = cut_windows((ROOT / asked.splits).resolve(), params, Path(folder))
+        for group, model, changes in cases(asked):
             found.setdefault(group, {})[model] = answer = curve(asked, params, model, windows, changes)
             say(f"{group} {model}: best {answer['best']:.4f} at epoch {answer['best_epoch']}")
     finish({**found, "horizon": asked.horizon, "machine": machine()})

@@ -26,7 +26,7 @@ import pandas as pd
 
 from barcast.config import dump_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset, pack_labels
-from barcast.evaluation.evaluator import EvaluateConfig
+from barcast.evaluation.evaluator import EvaluateConfig, ScoringConfig
 from barcast.files import write_json
 from barcast.models.base import BaseModel, ModelConfig
 from barcast.models.registry import ModelRegistry
@@ -142,7 +142,7 @@ def train(paths: Paths, names: Sequence[str]) -> None:
 def settings(names: Sequence[str], resamples: int | None) -> tuple[EvaluateConfig, CompareConfig]:
     """Those of params.yaml, for these cells."""
     params = load_params(ROOT / "params.yaml").model_dump()
-    scoring = {key: value for key, value in params["evaluate"].items() if key != "seeds"}
+    scoring = {key: params["evaluate"][key] for key in ScoringConfig.model_fields}
     values = params["compare"] | {key: scoring[key] for key in ("cost_bps", "calibration_bins")}
     values |= {"cells": [{"model": name, "horizon": horizon} for name in names for horizon in HORIZONS]}
     values |= {"reach": {f"h{horizon}": horizon for horizon in HORIZONS}, "seeds": [], "seed": params["seed"]}

@@ -111,7 +111,7 @@ def config(model: str, asked: argparse.Namespace, over: Mapping[str, Any]) -> Fi
     """The model's block of params.yaml, one epoch long, in the shape asked for."""
     file = ROOT / "params.yaml"
     plain = resolve_model(load_params(file), model, HORIZON, file).model_dump()
-    fixed = {"batch_size": asked.batch, "threads": asked.threads, "max_epochs": 1}
+    fixed = {"batch_size": asked.batch, "threads": asked.threads, "max_epochs": 1, "lookback": None}
     return {**plain, **fixed, **over}
 
 

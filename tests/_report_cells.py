@@ -47,6 +47,7 @@ def write_report_files(
 def judged(leaderboard: dict[str, Any]) -> Judged:
     """The leaderboard with tests beside it that could have come with it."""
     tests = {"resamples": 1000, "block_length": 23.4, "spa": {"lower": 0.001, "consistent": 0.002, "upper": 0.003}}
+    tests["rank_correlation"] = {"score": interval(0.62, 0.3), "val": interval(0.41, 0.5)}
     overfitting = {key: {"pbo": {"pbo": 0.31}} for key in leaderboard["horizons"]}
     trials = {"trials": {"total": 12}}
     return Judged(leaderboard, dict.fromkeys(leaderboard["horizons"], tests), {**trials, **overfitting})
@@ -68,6 +69,7 @@ def _row(rank: int, model: str, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "rank": rank,
         "model": model,
+        "score": 1.05 + 0.003 * rank,
         "val_log_loss": 1.06 + 0.004 * rank,
         "test_log_loss": interval(1.0978 + gain, 0.006),
         "brier": interval(0.64, 0.01),
@@ -194,6 +196,8 @@ def _metrics(windows: int) -> dict[str, Any]:
         "buy_hold": {"test": {**traded, "sharpe": None, "trades": 2}},
         "raw": {"test": {"ece": 0.023}},
         "calibration": {"method": "temperature"},
+        "folds": None,
+        "ended_by_limit": None,
         "conformal": {"test": {"coverage": 0.893, "mean_size": 2.31, "singletons": 0.11, "windows": windows}},
     }
 

@@ -16,6 +16,7 @@ from barcast.stages.audit import AuditStageConfig, audit
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.ensemble import EnsembleConfig, ensemble
 from barcast.stages.evaluate import evaluate
+from barcast.stages.oof import oof
 from barcast.stages.prepare import PrepareConfig, prepare
 from barcast.stages.spec import spec
 from barcast.stages.train import train
@@ -31,7 +32,10 @@ CHANGES = {
     "split.purge_bars": 10,
     "split.embargo_bars": 20,
     "window.seq_len": 12,
-    "window.train_stride": 1,
+    "model.train_stride": 1,
+    "model.lookback": 10,
+    "model.average_seeds": 2,
+    "model.lags": "all",
     "model.max_rounds": 8,
     "model.threads": 1,
     "model.max_epochs": 2,
@@ -43,7 +47,7 @@ CHANGES = {
     "data.audit.cuts": 1,
     "data.audit.max_feature_score": 0.95,  # the planted signal is stronger than any market's
     "tune.models": [],
-    "ensemble.stack": [],
+    "evaluate.out_of_fold": [],
     "promote.max_ece": 0.3,
     "compare.resamples": 200,
 }
@@ -93,6 +97,7 @@ def run_stages(paths):
     write_windows(config("window", WindowStageConfig), paths)
     for model in MODELS:
         train(model, HORIZON, paths)
+        oof(model, HORIZON, paths)
         evaluate(model, HORIZON, config("evaluate", EvaluateConfig), paths)
     ensemble(HORIZON, config(f"ensembles_h{HORIZON}", EnsembleConfig), paths)
     compare(config("compare", CompareConfig), paths)

@@ -26,9 +26,16 @@ def fitted(name, windows, **changes):
     return create(name, width=FEATURES, **{"max_epochs": 1, "learning_rate": 0.01, **changes}).fit(X, y, X, y)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_attributions_sum_to_what_the_path_changes(name, windows):
-    model, (X, _) = fitted(name, windows), windows
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((name, {}) for name in NETWORKS),
+        ("gru", {"average_seeds": 3, "train_stride": 2}),
+        ("patchtst", {"average_seeds": 2, "lookback": 8}),
+    ],
+)
+def test_attributions_sum_to_what_the_path_changes(name, changes, windows):
+    model, (X, _) = fitted(name, windows, **changes), windows
     few = X.select(slice(0, 40))
     total = integrated_gradients(model, few, steps=300).sum(axis=(1, 2))
     blank = Windows(np.zeros((LENGTH, FEATURES), np.float32), np.array([LENGTH - 1]), LENGTH)
@@ -47,6 +54,33 @@ def test_the_signal_is_found_at_its_feature_and_lag(windows):
     assert table["importance"].is_monotonic_decreasing
     assert (table.iloc[0]["feature"], table.iloc[0]["lag"]) == ("f1", LAG)
     assert len(table) == LENGTH * FEATURES
+
+
+def test_the_mean_of_networks_is_attributed_as_slow_differences_say(windows):
+    model, (X, _) = fitted("gru", windows, average_seeds=2, lookback=5, learning_rate=0.03), windows
+    few = X.select(slice(0, 6))
+    found, favoured = integrated_gradients(model, few, steps=4), model.predict_proba(few).argmax(axis=1)
+    assert found.shape == (6, 5, FEATURES)
+    x, h = few[:].astype(np.float64), 1e-2
+    for window, bar, feature in ((0, LENGTH - 1, 0), (3, LENGTH - 1 - LAG, PLACE), (5, LENGTH - 2, 2)):
+        slopes = []
+        for step in range(4):
+            point = x * (step + 0.5) / 4
+            up, down = point.copy(), point.copy()
+            up[window, bar, feature] += h
+            down[window, bar, feature] -= h
+            ahead, behind = (np.log(model.predict_proba(p))[window, favoured[window]] for p in (up, down))
+            slopes.append((ahead - behind) / (2 * h))
+        expected = np.mean(slopes) * x[window, bar, feature]
+        assert found[window, bar - (LENGTH - 5), feature] == pytest.approx(expected, rel=0.02, abs=2e-4)
+
+
+def test_only_the_bars_that_a_network_sees_have_a_share(windows):
+    model, (X, _) = fitted("nhits", windows, lookback=7, pool_sizes=[2]), windows
+    table = importance_of(model, X)
+    assert len(table) == 7 * FEATURES
+    assert set(table["lag"]) == set(range(7))
+    assert table["importance"].sum() == pytest.approx(1)
 
 
 def test_the_same_windows_give_the_same_bytes(windows):

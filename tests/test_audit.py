@@ -34,7 +34,7 @@ SETTINGS = {
     "data": {
         "source": "bars",
         "path": "bars.parquet",
-        "features": {"returns": True, "calendar": True, **GROUPS},
+        "features": {"units": "price", "returns": True, "calendar": True, **GROUPS},
         "scaler": {"kind": "robust", "clip": 5.0},
     },
     "label": {
@@ -64,7 +64,7 @@ def run_prepare(root, **changes):
 def audit_settings(**changes):
     content = changed(changes)
     content["data"].setdefault("audit", {"cuts": 2, "max_feature_score": 0.85})
-    return content | {"seed": 1, "window": {"seq_len": 10, "max_gap": "2h", "train_stride": 1}}
+    return content | {"seed": 1, "window": {"seq_len": 10, "max_gap": "2h"}}
 
 
 def run_audit(root, **changes):
@@ -371,7 +371,7 @@ def test_a_symbol_without_windows_is_named(root):
         audit(
             validate(
                 AuditStageConfig,
-                audit_settings() | {"window": {"seq_len": 60, "max_gap": "1h", "train_stride": 1}},
+                audit_settings() | {"window": {"seq_len": 60, "max_gap": "1h"}},
                 "x",
             ),
             Paths(root),
@@ -594,7 +594,8 @@ LITTLE = {"h5": {"k_up": 1.25, "k_down": 1.25, "max_bars": 5}, "h20": {"k_up": 2
 @pytest.fixture(scope="module")
 def martingales():
     """Train splits of one symbol without any signal, 260 rows each, and their features."""
-    content = changed({"data.features": dict.fromkeys((*GROUPS, "returns", "calendar"), True)})
+    groups = dict.fromkeys((*GROUPS, "returns", "calendar"), True)
+    content = changed({"data.features": {"units": "atr", **groups}})
     content |= {"symbols": ["AAA"], "horizons": [5, 20]}
     content["label"]["horizons"] = LITTLE
     config = validate(PrepareConfig, content, "x")

@@ -1,15 +1,17 @@
 """Scaling of probabilities: what is fitted, on what, and when it is used."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from barcast.errors import DataError
-from barcast.evaluation.scaling import NO_SCALING, Judge, Scaling, choose_scaling, fit_scaling
-from barcast.evaluation.slices import validation_parts
+from barcast.evaluation.scaling import NO_SCALING, Period, Scaling, choose_scaling, fit_scaling, fold_periods
+from barcast.evaluation.slices import calibration_periods, validation_parts
 from barcast.models.base import log_loss
 
 METHODS = ("temperature", "vector")
@@ -28,8 +30,8 @@ def sample(rng, n, sharpness=1.0, scale=1.0, bias=(0.0, 0.0, 0.0)):
     return softmax(logits * scale + np.asarray(bias)), y
 
 
-def judge(p, y, reach=1):
-    return Judge(p, y, np.arange(len(y)), reach)
+def periods(rng, *sizes, **of_each):
+    return [Period(*sample(rng, size, **of_each)) for size in sizes]
 
 
 # fitting
@@ -107,55 +109,118 @@ def test_scaling_survives_json():
 # choosing
 
 
-def test_what_helps_is_used():
-    rng = np.random.default_rng(8)
-    p, y = sample(rng, 2000, scale=3.0)
-    choice = choose_scaling(METHODS, p, y, judge(*sample(rng, 2000, scale=3.0)))
-    assert choice.scaling.method == "temperature"
-    assert choice.losses["temperature"] < choice.losses["none"] - 0.1
-    p, y = sample(rng, 2000, scale=3.0, bias=(2.0, 0.0, 0.0))
-    choice = choose_scaling(METHODS, p, y, judge(*sample(rng, 2000, scale=3.0, bias=(2.0, 0.0, 0.0))))
-    assert choice.scaling.method == "vector"
+def plain_choice(methods, folds, own):
+    """Leave one period out at a time; the simplest near enough to the best one that loses nothing on `own`."""
+    held_out, stretches = {}, [*folds, *own]
+    for method in ("none", *methods):
+        held_out[method] = []
+        for left_out in range(len(stretches)):
+            others = [stretch for number, stretch in enumerate(stretches) if number != left_out]
+            p, y = (np.concatenate([getattr(other, name) for other in others]) for name in ("probabilities", "y"))
+            scaled = fit_scaling(method, p, y).apply(stretches[left_out].probabilities)
+            true = [row[label + 1] for row, label in zip(scaled, stretches[left_out].y, strict=True)]
+            held_out[method].append(-np.mean(np.log(true)))
+    best = min(held_out, key=lambda method: np.mean(held_out[method]))
+    for method, losses in held_out.items():
+        worse = [loss - least for loss, least in zip(losses, held_out[best], strict=True)]
+        close = np.mean(worse) <= np.sqrt(np.var(worse, ddof=1) / len(worse))
+        lost = [loss - plain for loss, plain in zip(losses, held_out["none"], strict=True)][len(folds) :]
+        if close and sum(lost) <= 0:
+            return method, held_out
+    return "none", held_out
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(5, 200), min_size=3, max_size=6),
+    st.integers(0, 3),
+    st.sampled_from([0.5, 1.0, 1.3, 3.0]),
+    st.sampled_from([0.7, 1.0, 3.0]),
+    st.sampled_from([(), ("temperature",), ("vector",), METHODS]),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_choice_equals_a_plain_loop(seed, sizes, count, scale, own_scale, methods):
+    rng = np.random.default_rng(seed)
+    folds, own = periods(rng, *sizes[:count], scale=scale), periods(rng, *sizes[count:], scale=own_scale)
+    choice, (method, held_out) = choose_scaling(methods, folds, own), plain_choice(methods, folds, own)
+    assert choice.scaling.method == method
+    assert list(choice.held_out) == list(held_out)
+    for name, losses in held_out.items():
+        np.testing.assert_allclose(choice.held_out[name], losses, rtol=1e-9)
+        assert choice.losses[name] == pytest.approx(np.mean(losses))
+    np.testing.assert_array_equal(choice.used, choice.held_out[method])
+    whole = [np.concatenate([getattr(s, name) for s in [*folds, *own]]) for name in ("probabilities", "y")]
+    assert choice.scaling == fit_scaling(method, *whole)  # what is used is fitted on all of them
+
+
+@pytest.mark.parametrize("count", [0, 2])  # of folds among the four periods
+@pytest.mark.parametrize(("bias", "method"), [((0.0, 0.0, 0.0), "temperature"), ((2.0, 0.0, 0.0), "vector")])
+def test_what_helps_is_used(bias, method, count):
+    everywhere = periods(np.random.default_rng(0), 500, 500, 500, 500, scale=3.0, bias=bias)
+    choice = choose_scaling(METHODS, everywhere[:count], everywhere[count:])
+    assert choice.scaling.method == method
+    assert choice.losses[method] < choice.losses["none"] - 0.1
 
 
 def test_what_does_not_help_elsewhere_is_not_used():
     rng = np.random.default_rng(9)
-    p, y = sample(rng, 2000, scale=3.0)
-    other = judge(*sample(rng, 2000))  # calibrated there
-    assert choose_scaling(METHODS, p, y, other).scaling is NO_SCALING
+    choice = choose_scaling(METHODS, [], [*periods(rng, 2000, scale=3.0), *periods(rng, 500, 500, 500, 500)])
+    assert choice.scaling is NO_SCALING
+    assert (choice.held_out["temperature"][1:] > choice.held_out["none"][1:]).all()  # only the first is overconfident
 
 
-def test_a_gain_within_one_standard_error_is_no_reason():
-    kept = 0
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        p, y = sample(rng, 300)
-        kept += choose_scaling(METHODS, p, y, judge(*sample(rng, 300))).scaling is NO_SCALING
-    assert kept >= 34
+def test_a_gain_on_the_folds_alone_is_no_reason():
+    """Their models learnt from less, and are too sure of themselves; the model itself is not."""
+    rng = np.random.default_rng(15)
+    folds, own = periods(rng, 500, 500, 500, scale=3.0), periods(rng, 500, 500, 500)
+    assert choose_scaling(["temperature"], [], [*folds, *own[:1]]).scaling.method == "temperature"
+    choice = choose_scaling(METHODS, folds, own)
+    assert choice.losses["temperature"] < choice.losses["none"] - 0.05
+    assert choice.scaling is NO_SCALING
+    also_sure = periods(rng, 500, 500, 500, scale=3.0)
+    assert choose_scaling(["temperature"], folds, also_sure).scaling.method == "temperature"
+
+
+@pytest.mark.parametrize(("count", "share"), [(3, 0.85), (6, 0.95)])
+def test_a_gain_within_one_standard_error_is_no_reason(count, share):
+    choices = [
+        choose_scaling(["temperature"], [], periods(np.random.default_rng(seed), *[100] * count)) for seed in range(150)
+    ]
+    assert np.mean([choice.scaling is NO_SCALING for choice in choices]) >= share
+    assert 0.1 < np.mean([choice.losses["temperature"] < choice.losses["none"] for choice in choices]) < 0.5
 
 
 def test_no_methods_leave_probabilities_as_they_are():
-    p, y = sample(np.random.default_rng(10), 100, scale=3.0)
-    choice = choose_scaling([], p, y, judge(p, y))
+    choice = choose_scaling([], [], periods(np.random.default_rng(10), 100, 100, 100, scale=3.0))
     assert (choice.scaling, list(choice.losses)) == (NO_SCALING, ["none"])
 
 
-@pytest.mark.parametrize(("reach", "method"), [(100, "temperature"), (101, "none"), (1000, "none")])
-def test_too_few_batches_to_judge_by_leave_probabilities_as_they_are(reach, method):
-    rng = np.random.default_rng(12)
-    p, y = sample(rng, 2000, scale=3.0)
-    choice = choose_scaling(METHODS, p, y, judge(*sample(rng, 401, scale=3.0), reach))
+@pytest.mark.parametrize(("count", "method"), [(1, "none"), (2, "none"), (3, "temperature")])
+def test_too_few_periods_to_judge_by_leave_probabilities_as_they_are(count, method):
+    stretches = periods(np.random.default_rng(12), *[1000] * count, scale=3.0)
+    choice = choose_scaling(METHODS, stretches[:-1], stretches[-1:])
     assert choice.scaling.method == method
-    assert choice.losses["temperature"] < choice.losses["none"]
+    plain = [log_loss(stretch.probabilities, stretch.y) for stretch in stretches]
+    assert choice.held_out["none"].tolist() == pytest.approx(plain)
+    assert set(choice.held_out) == ({"none"} if method == "none" else {"none", *METHODS})
 
 
-def test_the_standard_error_knows_that_neighbours_depend():
-    rng = np.random.default_rng(11)
-    values = np.repeat(rng.normal(size=400), 10)  # ten times the same
-    p, y = sample(rng, 4000)
-    truth = 1 / np.sqrt(400)
-    assert judge(p, y, reach=50).standard_error(values) == pytest.approx(truth, rel=0.3)
-    assert judge(p, y, reach=1).standard_error(values) == pytest.approx(truth / np.sqrt(10), rel=0.1)
+def test_a_class_that_only_one_period_has_does_no_harm():
+    stretches = periods(np.random.default_rng(13), 300, 300, 300, scale=2.0)
+    without = [Period(stretch.probabilities, np.where(stretch.y == 1, 0, stretch.y)) for stretch in stretches[1:]]
+    choice = choose_scaling(METHODS, [stretches[0]], without)
+    assert all(np.isfinite(losses).all() for losses in choice.held_out.values())
+
+
+def test_out_of_fold_predictions_make_one_period_per_fold():
+    p, y = sample(np.random.default_rng(14), 9)
+    folds = [1, 1, 2, 2, 2, 2, 3, 3, 3]
+    frame = pd.DataFrame(p, columns=["p_down", "p_flat", "p_up"]).assign(fold=folds, label=y.astype(np.int8))
+    found = fold_periods(frame)
+    assert [len(period.y) for period in found] == [2, 4, 3]
+    for period, rows in zip(found, (slice(0, 2), slice(2, 6), slice(6, 9)), strict=True):
+        np.testing.assert_array_equal(period.probabilities, p[rows])
+        assert period.y.tolist() == y[rows].tolist()
 
 
 # slices
@@ -187,3 +252,52 @@ def test_parts_are_cut_by_time_and_purged_by_symbol(bars, share, purge, missing,
 def test_an_empty_part_is_refused(share, purge, part):
     with pytest.raises(DataError, match=rf"no window is left for its {part} part \(80 windows, calibration.share"):
         validation_parts(windows(40), share, purge)
+
+
+@st.composite
+def calibrated_windows(draw):
+    """Windows of symbols that begin late, end early and have holes, in any order, with their parts."""
+    bars, purge = draw(st.integers(30, 90)), draw(st.integers(0, 6))
+    parts = []
+    for name in draw(st.sampled_from([["AAA"], ["AAA", "BBB"], ["AAA", "BBB", "CCC"]])):
+        first = draw(st.integers(0, bars // 3))
+        bar = np.arange(first, draw(st.integers(first + 5, bars)) if name != "AAA" else bars)
+        kept = np.array(draw(st.lists(st.integers(0, 4), min_size=len(bar), max_size=len(bar)))) > -(name == "AAA")
+        parts.append(pd.DataFrame({"bar": bar, "symbol": name})[kept])
+    frame = pd.concat(parts).sample(frac=1, random_state=draw(st.integers(0, 2**32 - 1)))
+    frame["datetime"] = pd.Timestamp("2020-01-01", tz="UTC") + frame["bar"] * pd.Timedelta("30min")
+    frame = frame.reset_index(drop=True)
+    try:
+        return frame, validation_parts(frame, draw(st.floats(0.4, 0.9)), purge), purge
+    except DataError:  # too few windows to be cut
+        assume(False)
+
+
+@given(calibrated_windows(), st.integers(1, 4))
+@settings(max_examples=100, deadline=None)
+def test_no_label_of_one_stretch_reaches_into_the_next(table, count):
+    frame, parts, purge = table
+    stretches = calibration_periods(frame, parts, count, purge)
+    assert 1 <= len(stretches) <= count
+    everywhere = np.concatenate(stretches)
+    assert len(set(everywhere.tolist())) == len(everywhere)
+    assert (parts[everywhere] == "calibration").all()
+    for earlier, later in pairwise(stretches):
+        assert frame["bar"][earlier].max() + purge < frame["bar"][later].min()
+
+
+@given(calibrated_windows(), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_stretches_are_cut_at_the_same_times_for_every_symbol_and_lose_the_purge_and_no_more(table, count):
+    frame, parts, purge = table
+    own = frame[parts == "calibration"]
+    times = sorted(set(own["datetime"]))
+    expected = []
+    for stretch in range(count):
+        mine = [time for place, time in enumerate(times) if place * count // len(times) == stretch]
+        inside = own[own["datetime"].isin(mine)].sort_values("datetime")
+        if stretch < count - 1 and purge:
+            inside = inside.drop(inside.groupby("symbol").tail(purge).index)
+        expected.append(sorted(inside.index))
+    found = [sorted(stretch.tolist()) for stretch in calibration_periods(frame, parts, count, purge)]
+    assert found == [rows for rows in expected if rows]

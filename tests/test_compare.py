@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy.stats import spearmanr
 
 from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
 from _report_cells import write_sources, write_specs
@@ -19,7 +20,7 @@ from barcast.evaluation.leaderboard import Leaderboard, Row, load_leaderboard, r
 from barcast.evaluation.significance import diebold_mariano
 from barcast.evaluation.standings import SeedSpread
 from barcast.evaluation.verdicts import Delta, Interval
-from barcast.files import read_json
+from barcast.files import read_json, write_json
 from barcast.paths import Paths
 from barcast.stages import compare as stage
 from barcast.stages.compare import CompareConfig, compare
@@ -72,6 +73,7 @@ def row(model: str, rank: int = 1, delta: float | None = -0.05, **changes) -> Ro
             **fields,
             "rank": rank,
             "model": model,
+            "score": 1.02,
             "val_log_loss": 1.0,
             "test_log_loss": Interval(1.05, 1.04, 1.06),
             "delta_reference": gap,
@@ -112,6 +114,7 @@ def test_leaderboard_holds_each_cells_own_figures(evaluated):
     for horizon, rows in board.horizons.items():
         prior = read_json(evaluated.cell_metrics(f"prior_h{horizon}"))
         assert [row.val_log_loss for row in rows] == sorted(row.val_log_loss for row in rows)
+        assert [row.score for row in rows] == [row.val_log_loss for row in rows]  # no cell has folds
         assert [row.rank for row in rows] == [1, 2, 3, 4]
         for row in rows:
             metrics = read_json(evaluated.cell_metrics(f"{row.model}_h{horizon}"))
@@ -141,6 +144,77 @@ def test_verdicts_say_what_the_stubs_are(evaluated):
         for delta in filter(None, (found.delta_reference, found.delta_best)):
             assert delta.low <= delta.value <= delta.high
             assert (delta.verdict == "noise") == (delta.low <= 0 <= delta.high)
+
+
+FOLDS = {"prior": 1.1, "sharp": 1.05, "blunt": 0.9, "contrary": 1.2}  # log-loss out of fold
+
+
+def write_folds(paths, losses, windows=1000, horizon=5):
+    """Out of fold `blunt` is the best, and there are more windows than in the ranked part."""
+    for model, loss in losses.items():
+        file = paths.cell_metrics(f"{model}_h{horizon}")
+        found = {"log_loss": loss, "windows": windows, "by_fold": [loss, loss]}
+        write_json(file, {**read_json(file), "folds": found})
+
+
+def test_where_every_row_has_folds_they_rank_it_together_with_validation(paths):
+    write_folds(paths, FOLDS)
+    board = compare(config(), paths)
+    assert [row.model for row in board.horizons[5]] == ["blunt", "sharp", "prior", "contrary"]
+    for row in board.horizons[5]:
+        metrics = read_json(paths.cell_metrics(f"{row.model}_h5"))
+        ranked = metrics["windows"]["ranked"]
+        expected = (1000 * FOLDS[row.model] + ranked * metrics["val"]["log_loss"]) / (1000 + ranked)
+        assert row.score == pytest.approx(expected)
+        assert row.val_log_loss == metrics["val"]["log_loss"]
+    assert [row.score for row in board.horizons[20]] == [row.val_log_loss for row in board.horizons[20]]
+    assert read_json(paths.metrics)["h5"]["best"] == "blunt"
+    assert load_leaderboard(paths.report) == board
+
+
+def test_one_row_without_folds_has_the_horizon_ranked_by_validation(paths):
+    write_folds(paths, {model: loss for model, loss in FOLDS.items() if model != "contrary"})
+    rows = compare(config(), paths).horizons[5]
+    assert [row.model for row in rows] == ["sharp", "blunt", "prior", "contrary"]
+    assert [row.score for row in rows] == [row.val_log_loss for row in rows]
+
+
+def add_row(paths, source, run, rng):
+    """A row like another one, that answers a little else on test."""
+    shutil.copytree(source, run)
+    jitter(run / "predictions/test_predictions.parquet", 0.3, rng)
+
+
+def test_how_well_the_ranking_foretold_test_is_told_of_the_models_and_neither_prior_nor_ensemble(paths):
+    rng = np.random.default_rng(0)
+    more = ["calm", "keen"]
+    for model in more:
+        add_row(paths, paths.run("blunt_h5"), paths.run(f"{model}_h5"), rng)
+        shutil.copy(paths.spec("blunt_h5"), paths.spec(f"{model}_h5"))
+    add_row(paths, paths.run("sharp_h5"), paths.ensemble(5) / "ensemble", rng)
+    losses = FOLDS | {"calm": 1.0, "keen": 1.3}
+    write_folds(paths, losses)
+    metrics = read_json(paths.cell_metrics("sharp_h5"))
+    write_json(paths.ensemble(5) / "ensemble/metrics/metrics.json", metrics)
+    cells = [{"model": model, "horizon": 5} for model in (*MODELS, *more)]
+    board = compare(config(cells=cells), paths)
+    rows = [row for row in board.horizons[5] if row.model not in ("prior", "ensemble")]
+    assert len(board.horizons[5]) == 7
+    found = read_json(paths.report / "significance.json")["h5"]["rank_correlation"]
+    tests = [row.test_log_loss.value for row in rows]
+    for name, known in (("score", "score"), ("val", "val_log_loss")):
+        expected = spearmanr([getattr(row, known) for row in rows], tests).statistic
+        assert found[name]["value"] == pytest.approx(expected)
+        assert -1 <= found[name]["low"] <= found[name]["value"] <= found[name]["high"] <= 1
+    assert found["score"]["value"] != found["val"]["value"]
+
+
+def test_fewer_than_four_models_have_no_rank_correlation(evaluated):
+    compare(config(), evaluated)
+    for found in read_json(evaluated.report / "significance.json").values():
+        assert found["rank_correlation"] == {"score": None, "val": None}
+    compare(config(cells=[{"model": "prior", "horizon": 5}]), evaluated)
+    assert read_json(evaluated.report / "significance.json")["h5"]["rank_correlation"] == {"score": None, "val": None}
 
 
 def test_equal_losses_are_ranked_by_name(paths):
@@ -288,6 +362,7 @@ def test_metrics_file_is_short_enough_for_dvc_exp_show(evaluated):
     for horizon, rows in board.horizons.items():
         expected = {
             "best": "sharp",
+            "score": round(rows[0].score, 6),
             "val": round(rows[0].val_log_loss, 6),
             "test": round(rows[0].test_log_loss.value, 6),
         }
@@ -397,14 +472,14 @@ def test_markdown_has_a_table_for_each_horizon(evaluated):
     assert [heading for heading, _ in tables] == ["5", "20"]
     for (_, table), rows in zip(tables, board.horizons.values(), strict=True):
         lines = table.splitlines()
-        assert {line.count("|") for line in lines} == {23}
+        assert {line.count("|") for line in lines} == {24}
         assert [line.split("|")[2].strip() for line in lines[2:]] == [row.model for row in rows]
 
 
 def test_undefined_values_and_signs_are_shown_as_such():
     flat = row("flat", sharpe=Interval(None, None, None), mcc=Interval(0.0, -0.1, 0.1), in_confidence_set=False)
     last = render_markdown(board_of(flat)).splitlines()[-1]
-    losses = ["1.0000", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
+    losses = ["1.0200", "1.0000", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
     shown = ["1", "flat", *losses, "", "–", "0.000", "0.500", "–", "0.50"]
     more = ["0.500", "0.500", "50.0%", "12,345", "–", "0.5 ±0.1", "–", "0.900", "2.50", "none"]
     assert last == "| " + " | ".join(shown + more) + " |"

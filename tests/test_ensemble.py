@@ -13,7 +13,9 @@ from _report_cells import write_sources, write_specs
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import DataError
-from barcast.evaluation.pooling import Stack, fit_weights, pool
+from barcast.evaluation.pooling import fit_weights, pool
+from barcast.evaluation.scaling import Period, choose_scaling
+from barcast.evaluation.slices import calibration_periods
 from barcast.files import read_json
 from barcast.models.base import log_loss
 from barcast.paths import Paths
@@ -84,43 +86,25 @@ def test_equal_members_and_certain_ones_do_no_harm():
     assert log_loss(pool(both, fit_weights(both, y)), y) <= log_loss(members[0], y)
 
 
-def test_a_stack_finds_the_weights_that_made_the_truth():
-    rng = np.random.default_rng(5)
-    a, b = (rng.dirichlet([2, 2, 2], 20_000) for _ in range(2))
-    logits = 1.5 * np.log(a) + 0.5 * np.log(b) + np.array([0.3, 0.0, -0.3])
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    y = (rng.random(len(p))[:, None] > p.cumsum(axis=1)).sum(axis=1) - 1
-    fitted = Stack.fit({"a": a, "b": b, "noise": rng.dirichlet([2, 2, 2], 20_000)}, y)
-    np.testing.assert_allclose(fitted.weights[:2], [1.5, 0.5], atol=0.07)
-    assert fitted.weights[2] < 0.05
-    np.testing.assert_allclose(fitted.bias, [0.3, 0.0, -0.3], atol=0.06)
-    said = fitted.apply({"b": b, "a": a, "noise": a})
-    np.testing.assert_allclose(said.sum(axis=1), 1)
-    assert set(fitted.to_json()["weights"]) == {"a", "b", "noise"}
-
-
-def test_a_stack_turns_no_member_upside_down():
-    """A member that is wrong on purpose would help with a weight below 0; it gets 0 instead."""
-    members, y = example(4, rows=3000, strengths=(0.8, -0.8))
-    assert Stack.fit({"right": members[0], "wrong": members[1]}, y).weights[1] == 0.0
-
-
-def test_the_gradient_of_the_stack_leads_to_the_least_loss():
-    members, y = example(6, rows=300)
-    named = {str(i): p for i, p in enumerate(members)}
-    fitted = Stack.fit(named, y)
-    best = log_loss(fitted.apply(named), y)
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        weights = np.clip(fitted.weights + rng.normal(0, 0.05, 3), 0, None)
-        other = Stack(fitted.members, weights, fitted.bias + rng.normal(0, 0.05, 3))
-        assert log_loss(other.apply(named), y) >= best - 1e-4
+@pytest.mark.parametrize("shrink", [0.0, 0.3, 1.0])
+def test_shrinking_moves_the_best_weights_toward_equal_ones(shrink):
+    members, y = example(1)
+    best = fit_weights(members, y)
+    np.testing.assert_allclose(fit_weights(members, y, shrink), (1 - shrink) * best + shrink / 3, rtol=1e-12)
+    assert fit_weights(members, y, 1.0).tolist() == pytest.approx([1 / 3] * 3)
 
 
 @pytest.fixture(scope="module")
 def config():
-    scoring = {key: value for key, value in load_yaml(PARAMS)["evaluate"].items() if key != "seeds"}
+    scoring = {
+        key: value for key, value in load_yaml(PARAMS)["evaluate"].items() if key not in ("seeds", "out_of_fold")
+    }
     return {**scoring, "purge_bars": 2}
+
+
+MEMBERS = ("prior", "stub", "dull")
+RAW = ["raw_down", "raw_flat", "raw_up"]
+OUT_OF_FOLD = ["p_down", "p_flat", "p_up"]
 
 
 @pytest.fixture
@@ -132,60 +116,135 @@ def cells(tmp_path, monkeypatch, config):
     train_prior(paths, 5)
     train_stub(paths, "stub", 5, sharpness=1.0)
     train_stub(paths, "dull", 5, sharpness=0.2)
-    for model in ("prior", "stub", "dull"):
+    for model in MEMBERS:
         evaluate(model, 5, validate(EvaluateConfig, config, "x"), paths)
     return paths
 
 
-def settings_of(config, members=("prior", "stub", "dull"), weights=None, stack=()):
-    content = {**config, "members": list(members), "weights": weights, "stack": list(stack)}
+def settings_of(config, members=MEMBERS, weights=None, shrink=0.0):
+    content = {**config, "members": list(members), "weights": weights, "shrink": shrink}
     return validate(EnsembleConfig, content, "spec")
 
 
-def write_oof(paths, names):
+def write_oof(paths, names=MEMBERS):
     for name in names:
         base = {"model_name": name, "model_family": "test", "horizon": 5, "random_seed": 42, "threads": 1}
         dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5))
-        sharpness = {"stub": 1.0, "dull": 0.2}[name]
-        said = out_of_fold(name, {**base, "sharpness": sharpness}, dataset, FOLDS, SCALER)
+        own = {"prior": {}, "stub": {"sharpness": 1.0}, "dull": {"sharpness": 0.2}}[name]
+        said = out_of_fold(name, {**base, **own}, dataset, FOLDS, SCALER)
         (paths.oof / f"{name}_h5").mkdir(parents=True)
-        said.to_parquet(paths.oof / f"{name}_h5/predictions.parquet", index=False)
+        said.to_parquet(paths.oof_predictions(f"{name}_h5"), index=False)
 
 
-def test_the_rows_have_the_form_of_a_cell_and_the_same_bytes_again(cells, config):
-    write_oof(cells, ["stub", "dull"])
-    facts = ensemble(5, settings_of(config, stack=["stub", "dull"]), cells)
+def blocks_of(paths):
+    """By hand, `[J, N, 3]` and labels: of each fold, and of the calibration slice."""
+    folds = [pd.read_parquet(paths.oof_predictions(f"{name}_h5")) for name in MEMBERS]
+    blocks = []
+    for number in (1, 2):
+        parts = [frame[frame["fold"] == number] for frame in folds]
+        blocks.append((np.stack([part[OUT_OF_FOLD].to_numpy() for part in parts]), parts[0]["label"].to_numpy()))
+    frames = [pd.read_parquet(paths.predictions(f"{name}_h5", "val")) for name in MEMBERS]
+    parts = [frame[frame["part"] == "calibration"] for frame in frames]
+    return [*blocks, (np.stack([part[RAW].to_numpy() for part in parts]), parts[0]["label"].to_numpy())]
+
+
+def weights_by_hand(blocks, shrink):
+    return fit_weights(np.concatenate([p for p, _ in blocks], axis=1), np.concatenate([y for _, y in blocks]), shrink)
+
+
+def test_the_row_has_the_form_of_a_cell_and_the_same_bytes_again(cells, config):
+    write_oof(cells)
+    weights = ensemble(5, settings_of(config), cells)
     folder = cells.ensemble(5)
     first = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     cell = cells.run("stub_h5")
     files = {p.relative_to(cell).as_posix() for p in cell.rglob("*") if p.is_file() and "checkpoints" not in p.parts}
-    for row in ("ensemble", "stack"):
-        assert {name.partition("/")[2] for name in first if name.startswith(f"{row}/")} == files
-        val = pd.read_parquet(folder / row / "predictions/val_predictions.parquet")
-        own = pd.read_parquet(cell / "predictions/val_predictions.parquet")
-        assert list(val.columns) == list(own.columns)
-        for column in ("datetime", "symbol", "label", "part"):
-            assert val[column].tolist() == own[column].tolist()
-    assert read_json(folder / "weights.json") == facts
-    ensemble(5, settings_of(config, stack=["stub", "dull"]), cells)
+    assert set(first) == {"weights.json", *(f"ensemble/{name}" for name in files)}
+    val = pd.read_parquet(folder / "ensemble/predictions/val_predictions.parquet")
+    own = pd.read_parquet(cell / "predictions/val_predictions.parquet")
+    assert list(val.columns) == list(own.columns)
+    for column in ("datetime", "symbol", "label", "part"):
+        assert val[column].tolist() == own[column].tolist()
+    windows = sum(len(y) for _, y in blocks_of(cells))
+    facts = {"weights": weights, "fitted": True, "windows": windows}
+    assert read_json(folder / "weights.json") == {"ensemble": facts}
+    ensemble(5, settings_of(config), cells)
     assert {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == first
 
 
-def test_weights_are_fitted_on_the_calibration_slice_alone(cells, config):
-    expected = ensemble(5, settings_of(config), cells)["ensemble"]["weights"]
+@pytest.mark.parametrize("shrink", [0.0, 0.5])
+def test_weights_are_fitted_out_of_fold_and_on_the_calibration_slice(cells, config, shrink):
+    write_oof(cells)
+    weights = ensemble(5, settings_of(config, shrink=shrink), cells)
+    expected = weights_by_hand(blocks_of(cells), shrink)
+    assert list(weights) == list(MEMBERS)
+    np.testing.assert_allclose(list(weights.values()), expected, rtol=1e-12)
+    frames = [pd.read_parquet(cells.predictions(f"{name}_h5", "test")) for name in MEMBERS]
+    mixed = pd.read_parquet(cells.ensemble(5) / "ensemble/predictions/test_predictions.parquet")[RAW]
+    np.testing.assert_allclose(mixed, sum(w * frame[RAW] for w, frame in zip(expected, frames, strict=True)), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("methods", "shrink"), [([], 0.0), ([], 0.5), (["temperature"], 0.2)])
+def test_a_fold_is_scored_by_weights_and_a_scaling_that_never_saw_it(cells, config, methods, shrink):
+    write_oof(cells)
+    calibration = {**config["calibration"], "methods": methods}
+    ensemble(5, settings_of({**config, "calibration": calibration}, shrink=shrink), cells)
+    blocks, mixed = blocks_of(cells), []
+    for left_out in (0, 1):
+        others = [block for number, block in enumerate(blocks) if number != left_out]
+        weights = weights_by_hand(others, shrink)
+        p, y = blocks[left_out]
+        mixed.append(Period(sum(w * member for w, member in zip(weights, p, strict=True)), y))
+    val = pd.read_parquet(cells.ensemble(5) / "ensemble/predictions/val_predictions.parquet")
+    stretches = calibration_periods(val, val["part"].to_numpy(), 3, config["purge_bars"])
+    raw, label = val[RAW].to_numpy(), val["label"].to_numpy()
+    choice = choose_scaling(methods, mixed, [Period(raw[rows], label[rows]) for rows in stretches])
+    metrics = read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")
+    assert metrics["calibration"]["method"] == choice.scaling.method
+    found, windows = metrics["folds"], [len(fold.y) for fold in mixed]
+    np.testing.assert_allclose(found["by_fold"], choice.used[:2], rtol=1e-9)
+    if not methods:
+        assert found["by_fold"] == pytest.approx([log_loss(fold.probabilities, fold.y) for fold in mixed])
+    assert found["windows"] == sum(windows)
+    assert found["log_loss"] == pytest.approx(np.average(found["by_fold"], weights=windows))
+
+
+def test_the_ranked_part_and_test_weigh_nothing(cells, config):
+    write_oof(cells)
+    expected = ensemble(5, settings_of(config), cells)
     assert sum(expected.values()) == pytest.approx(1)
-    for model in ("prior", "stub", "dull"):  # labels of every other window turned round
+    folds = read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")["folds"]
+    for model in MEMBERS:  # labels of every other window turned round
         for split in ("val", "test"):
             file = cells.predictions(f"{model}_h5", split)
             frame = pd.read_parquet(file)
             frame["label"] = frame["label"].where(frame["part"] == "calibration", -frame["label"])
             frame.to_parquet(file)
-    assert ensemble(5, settings_of(config), cells)["ensemble"]["weights"] == expected
+    assert ensemble(5, settings_of(config), cells) == expected
+    assert read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")["folds"] == folds
+
+
+@pytest.mark.parametrize("without", [MEMBERS, ("dull",)])
+def test_where_a_member_has_no_folds_the_calibration_slice_is_all_there_is(cells, config, without):
+    write_oof(cells)
+    slice_only = weights_by_hand(blocks_of(cells)[2:], 0.0)
+    for name in without:
+        cells.oof_predictions(f"{name}_h5").unlink()  # an empty folder: the model is not in evaluate.out_of_fold
+    weights = ensemble(5, settings_of(config), cells)
+    np.testing.assert_allclose(list(weights.values()), slice_only, rtol=1e-12)
+    assert read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")["folds"] is None
+    calibrated = pd.read_parquet(cells.predictions("stub_h5", "val"))["part"].eq("calibration").sum()
+    assert read_json(cells.ensemble(5) / "weights.json")["ensemble"]["windows"] == calibrated
 
 
 def test_given_weights_are_used_as_they_are(cells, config):
-    facts = ensemble(5, settings_of(config, weights={"stub": 0.25, "dull": 0.75}), cells)
-    assert facts == {"ensemble": {"weights": {"prior": 0.0, "stub": 0.25, "dull": 0.75}, "fitted": False}}
+    write_oof(cells)
+    given = {"stub": 0.25, "dull": 0.75}
+    for shrink in (0.0, 0.5):  # of fitted ones only
+        weights = ensemble(5, settings_of(config, weights=given, shrink=shrink), cells)
+        assert weights == {"prior": 0.0, **given}
+    facts = read_json(cells.ensemble(5) / "weights.json")["ensemble"]
+    assert (facts["weights"], facts["fitted"]) == (weights, False)
     said = {
         name: pd.read_parquet(cells.predictions(f"{name}_h5", "test"))[["raw_down", "raw_flat", "raw_up"]].to_numpy()
         for name in ("stub", "dull")
@@ -194,7 +253,10 @@ def test_given_weights_are_used_as_they_are(cells, config):
     np.testing.assert_allclose(
         mixed[["raw_down", "raw_flat", "raw_up"]], 0.25 * said["stub"] + 0.75 * said["dull"], atol=1e-12
     )
-    assert not (cells.ensemble(5) / "stack").exists()
+    metrics = read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")
+    if metrics["calibration"]["method"] == "none":
+        pooled = [log_loss(0.25 * p[1] + 0.75 * p[2], y) for p, y in blocks_of(cells)[:2]]
+        assert metrics["folds"]["by_fold"] == pytest.approx(pooled)
 
 
 def test_out_of_fold_is_out_of_fold(tmp_path, monkeypatch):
@@ -219,17 +281,10 @@ def test_out_of_fold_is_out_of_fold(tmp_path, monkeypatch):
     assert len(FEATURES) == dataset.split("train").X.shape[2]
 
 
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda p: p.predictions("dull_h5", "val").unlink(), r"no such file; run `dvc repro evaluate@dull-5` first"),
-        (lambda p: None, r"oof/stub_h5/predictions.parquet: no such file; run `dvc repro oof@stub-5` first"),
-    ],
-)
-def test_a_missing_member_says_what_to_run(cells, config, break_it, message):
-    break_it(cells)
-    with pytest.raises(DataError, match=message):
-        ensemble(5, settings_of(config, stack=["stub"]), cells)
+def test_a_missing_member_says_what_to_run(cells, config):
+    cells.predictions("dull_h5", "val").unlink()
+    with pytest.raises(DataError, match=r"no such file; run `dvc repro evaluate@dull-5` first"):
+        ensemble(5, settings_of(config), cells)
 
 
 def test_members_of_other_windows_are_refused(cells, config):
@@ -240,13 +295,22 @@ def test_members_of_other_windows_are_refused(cells, config):
         ensemble(5, settings_of(config), cells)
 
 
-def test_the_rows_are_on_the_leaderboard(cells, config):
+def test_members_of_other_folds_are_refused(cells, config):
+    write_oof(cells)
+    file = cells.oof_predictions("dull_h5")
+    frame = pd.read_parquet(file)
+    frame.iloc[1:].to_parquet(file)
+    with pytest.raises(DataError, match=r"dull_h5/predictions.parquet: other windows or labels than prior's; run"):
+        ensemble(5, settings_of(config), cells)
+
+
+def test_the_row_is_on_the_leaderboard(cells, config):
     ensemble(5, settings_of(config), cells)
-    write_specs(cells, ["prior", "stub", "dull"], [5])
+    write_specs(cells, list(MEMBERS), [5])
     write_sources(cells)
     content = {
         **load_yaml(PARAMS)["compare"],
-        "cells": [{"model": model, "horizon": 5} for model in ("prior", "stub", "dull")],
+        "cells": [{"model": model, "horizon": 5} for model in MEMBERS],
         "seeds": [],
         "reach": {"h5": 5},
         "seed": 42,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from _cells import EVALUATE, FEATURES, SEQ_LEN, Stub, register_stubs, train_prior, train_stub, write_windows
+from _cells import EVALUATE, FEATURES, SEQ_LEN, Stub, StubConfig, register_stubs, train_prior, train_stub, write_windows
 from barcast.config import dump_yaml, validate
 from barcast.data.windows import DatasetConfig, Split, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError, ModelError
@@ -17,9 +17,11 @@ from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
 from barcast.evaluation.metrics import classification_metrics
 from barcast.evaluation.plots import thin
 from barcast.evaluation.postprocess import Postprocess
+from barcast.evaluation.scaling import Period, choose_scaling
 from barcast.evaluation.trading import backtest
 from barcast.files import read_json
 from barcast.models.base import log_loss
+from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths
 from barcast.stages import evaluate as stage
 from barcast.stages.evaluate import evaluate
@@ -118,6 +120,98 @@ def test_what_serving_loads_says_what_was_measured(paths):
     assert served.equals(frame[list(served)])
     for rule, positions in postprocess.positions(output).items():
         assert positions.tolist() == frame[f"act_{rule}"].tolist()
+
+
+def periods_of(found: Scored) -> list[Period]:
+    """The stretches of the calibration slice, by hand: thirds of its times, all but the last purged."""
+    frame = found.val.to_dataframe()
+    own = frame[frame["part"] == "calibration"]
+    times = sorted(own["datetime"].unique())
+    stretches = []
+    for third in range(3):
+        inside = own[own["datetime"].isin([t for place, t in enumerate(times) if place * 3 // len(times) == third])]
+        if third < 2:
+            inside = inside.drop(inside.groupby("symbol").tail(EVALUATE["purge_bars"]).index)
+        stretches.append(Period(inside[["raw_down", "raw_flat", "raw_up"]].to_numpy(), inside["label"].to_numpy()))
+    return stretches
+
+
+def write_folds(paths: Paths, sizes: tuple[int, ...] = (60, 40, 50), power: float = 3.0) -> list[Period]:
+    """Out-of-fold predictions of a model that is too sure of itself, as `oof@leaner-5` leaves them."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for number, size in enumerate(sizes, 1):
+        truth = rng.dirichlet([2, 2, 2], size)
+        y = (rng.random((size, 1)) > truth.cumsum(axis=1)).sum(axis=1) - 1
+        sure = truth**power / (truth**power).sum(axis=1, keepdims=True)
+        frames.append(pd.DataFrame(sure, columns=["p_down", "p_flat", "p_up"]).assign(fold=number, label=y))
+    file = paths.oof_predictions("leaner_h5")
+    file.parent.mkdir(parents=True)
+    pd.concat(frames, ignore_index=True).to_parquet(file)
+    return [Period(frame[["p_down", "p_flat", "p_up"]].to_numpy(), frame["label"].to_numpy()) for frame in frames]
+
+
+def test_the_scaling_is_chosen_on_the_calibration_slice_alone_where_there_are_no_folds(paths):
+    found = scored_of(paths)
+    choice = choose_scaling(["temperature", "vector"], [], periods_of(found))
+    assert found.choice.scaling == choice.scaling == found.postprocess.scaling
+    assert found.choice.losses == choice.losses == found.to_json()["calibration"]["candidates"]
+    assert found.to_json()["folds"] is None
+
+
+@pytest.mark.parametrize("methods", [[], ["temperature"], ["temperature", "vector"]])
+def test_folds_choose_the_scaling_too_and_are_scored_by_one_that_never_saw_them(paths, methods):
+    folds = write_folds(paths)
+    config = validate(EvaluateConfig, EVALUATE | {"calibration": {"share": 0.5, "methods": methods}}, "spec")
+    evaluate("leaner", 5, config, paths)
+    plain = scored_of(paths, calibration={"share": 0.5, "methods": methods})
+    choice = choose_scaling(methods, folds, periods_of(plain))
+    metrics = read_json(paths.cell_metrics("leaner_h5"))
+    assert metrics["calibration"] == {"method": choice.scaling.method, "candidates": pytest.approx(choice.losses)}
+    assert Postprocess.load(paths.run("leaner_h5") / "metrics/postprocess.json").scaling == choice.scaling
+    assert metrics["folds"]["by_fold"] == pytest.approx(choice.used[:3].tolist())
+    assert metrics["folds"]["windows"] == 150
+    assert metrics["folds"]["log_loss"] == pytest.approx(np.average(choice.used[:3], weights=[60, 40, 50]))
+    if not methods:
+        assert metrics["folds"]["by_fold"] == pytest.approx([log_loss(fold.probabilities, fold.y) for fold in folds])
+
+
+def test_an_empty_folder_out_of_fold_is_no_folds(paths):
+    evaluate("leaner", 5, CONFIG, paths)
+    before = contents(paths.run("leaner_h5"))
+    paths.oof_predictions("leaner_h5").parent.mkdir(parents=True)
+    evaluate("leaner", 5, CONFIG, paths)
+    assert contents(paths.run("leaner_h5")) == before
+    assert read_json(paths.cell_metrics("leaner_h5"))["folds"] is None
+
+
+class LimitedConfig(StubConfig):
+    max_rounds: int
+    patience: int
+    early_stopping: bool
+
+
+class Limited(Stub):
+    """Its loss on validation is lowest at the ninth of twelve rounds."""
+
+    config_class = LimitedConfig
+
+
+@pytest.mark.parametrize(("patience", "limit"), [(4, "max_rounds = 12"), (3, None)])
+def test_a_training_that_was_cut_off_is_told_of(paths, monkeypatch, capsys, patience, limit):
+    ModelRegistry.register("limited", "test", "a stub")(Limited)
+    values = {"model_name": "limited", "model_family": "test", "horizon": 5, "random_seed": 42, "threads": 1}
+    model = Limited(
+        {**values, "sharpness": 0.5, "max_rounds": 12, "patience": patience, "early_stopping": True}, 5, FEATURES
+    )
+    train, val = split_of(paths, "train"), split_of(paths, "val")
+    model.fit(train.X, train.y, val.X, val.y).save(paths.checkpoint("limited_h5"))
+    evaluate("limited", 5, CONFIG, paths)
+    assert read_json(paths.cell_metrics("limited_h5"))["ended_by_limit"] == limit
+    words = "limited_h5: max_rounds = 12 ended the training while validation was still improving; raise it"
+    assert (words in capsys.readouterr().out) == (limit is not None)
+    evaluate("leaner", 5, CONFIG, paths)  # which knows no limit
+    assert read_json(paths.cell_metrics("leaner_h5"))["ended_by_limit"] is None
 
 
 def test_a_validation_too_short_to_be_cut_is_refused(paths):

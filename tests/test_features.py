@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from numba.core.caching import CacheImpl
 
 from barcast.config import validate
-from barcast.data._rolling import compiled
+from barcast.data._rolling import Bars, compiled
+from barcast.data._volatility import mean_true_range
 from barcast.data.features import FeatureConfig, compute_features, feature_names, memory_bars, warmup_bars
 from barcast.errors import ConfigError
 
-GROUPS = list(FeatureConfig.model_fields)
-ALL = FeatureConfig(**dict.fromkeys(GROUPS, True))
+UNITS = ["price", "atr"]
+GROUPS = [name for name in FeatureConfig.model_fields if name != "units"]
+EVERY = {units: FeatureConfig(units=units, **dict.fromkeys(GROUPS, True)) for units in UNITS}
 SIZES = {
     "returns": 14,
     "candles": 12,
@@ -32,12 +34,13 @@ SIZES = {
     "regime": 12,
     "calendar": 4,
 }
-RECURSIVE = re.compile("ema|rsi|adx|di_diff|macd|trix|atr|keltner")
+RECURSIVE = re.compile("ema|rsi|adx|di_diff|macd|trix|atr_share|keltner")
+in_both_units = pytest.mark.parametrize("units", UNITS)
 PRICES = ["open", "high", "low", "close"]
 
 
-def only(group: str) -> FeatureConfig:
-    return FeatureConfig(**{name: name == group for name in GROUPS})
+def only(group: str, units: str = "price") -> FeatureConfig:
+    return FeatureConfig(units=units, **{name: name == group for name in GROUPS})
 
 
 def make_bars(n: int, seed: int = 0, tick: float | None = None) -> pd.DataFrame:
@@ -100,29 +103,32 @@ def same_bits(a: pd.DataFrame, b: pd.DataFrame) -> bool:
 
 
 BARS = make_bars(600, seed=1)
-FEATURES = compute_features(BARS, ALL)
+FEATURES = {units: compute_features(BARS, EVERY[units]) for units in UNITS}
 
 
 # --- columns and groups ----------------------------------------------------------------------------
 
 
-def test_107_features_with_unique_lower_snake_case_names() -> None:
-    names = feature_names(ALL)
+@in_both_units
+def test_107_features_with_unique_lower_snake_case_names(units: str) -> None:
+    names = feature_names(EVERY[units])
     assert len(names) == len(set(names)) == 107
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
     assert not any(re.search(r"_h\d+$", name) for name in names)
-    assert list(FEATURES.columns) == names
-    assert FEATURES.index.equals(BARS.index)
-    assert set(FEATURES.dtypes) == {np.dtype(np.float64)}
+    assert list(FEATURES[units].columns) == names
+    assert FEATURES[units].index.equals(BARS.index)
+    assert set(FEATURES[units].dtypes) == {np.dtype(np.float64)}
 
 
+@in_both_units
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_alone_has_the_same_columns_as_among_all(group: str) -> None:
-    alone = compute_features(BARS, only(group))
+def test_a_group_alone_has_the_same_columns_as_among_all(group: str, units: str) -> None:
+    config = only(group, units)
+    alone = compute_features(BARS, config)
+    assert list(alone.columns) == feature_names(config)
     assert alone.shape[1] == SIZES[group]
-    assert same_bits(alone, FEATURES[list(alone.columns)])
-    values = alone.to_numpy()
-    assert np.isfinite(values[warmup_bars(only(group)) :]).all()
+    assert same_bits(alone, FEATURES[units][list(alone.columns)])
+    assert np.isfinite(alone.to_numpy()[warmup_bars(config) :]).all()
 
 
 @pytest.mark.parametrize("group", ["returns", "candles", "volume", "regime"])
@@ -131,13 +137,25 @@ def test_the_warmup_of_windowed_groups_is_no_longer_than_their_longest_window(gr
     assert last.isna().any()
 
 
-def test_warmup_is_at_most_200_bars() -> None:
-    assert warmup_bars(ALL) == 200
-    assert warmup_bars(only("calendar")) == 0
+@in_both_units
+def test_warmup_is_at_most_200_bars(units: str) -> None:
+    assert warmup_bars(EVERY[units]) == 200
+    assert warmup_bars(only("calendar", units)) == 0
 
 
-def test_a_group_switched_off_takes_its_columns_and_nothing_else() -> None:
-    config = ALL.model_copy(update={"momentum": False})
+@pytest.mark.parametrize("group", GROUPS)
+def test_in_units_of_atr_a_group_warms_up_as_long_as_the_atr_where_it_divides_a_feature(group: str) -> None:
+    config = only(group, "atr")
+    divided = [name for name in feature_names(config) if name.endswith("_atr")]
+    assert warmup_bars(config) == (200 if divided else warmup_bars(only(group)))
+    features = compute_features(BARS, config)
+    assert features[divided].iloc[:200].isna().all(axis=None)
+    assert features[divided].iloc[200:].notna().all(axis=None)
+
+
+@in_both_units
+def test_a_group_switched_off_takes_its_columns_and_nothing_else(units: str) -> None:
+    config = EVERY[units].model_copy(update={"momentum": False})
     names = feature_names(config)
     assert len(names) == 107 - SIZES["momentum"]
     assert not any(name.startswith(("rsi", "macd")) for name in names)
@@ -145,55 +163,66 @@ def test_a_group_switched_off_takes_its_columns_and_nothing_else() -> None:
 
 def test_all_groups_off_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.features: expected at least one group of features to be true"):
-        validate(FeatureConfig, dict.fromkeys(GROUPS, False), "params.yaml", "data.features")
+        validate(FeatureConfig, {"units": "atr", **dict.fromkeys(GROUPS, False)}, "params.yaml", "data.features")
 
 
 def test_an_unknown_group_is_refused_with_the_closest() -> None:
-    values = dict.fromkeys(GROUPS, True) | {"candels": True}
+    values = {"units": "price", **dict.fromkeys(GROUPS, True), "candels": True}
     with pytest.raises(ConfigError, match=r"unknown key 'data.features.candels'; did you mean 'candles'"):
         validate(FeatureConfig, values, "params.yaml", "data.features")
 
 
+def test_an_unknown_unit_is_refused() -> None:
+    values = {"units": "points", **dict.fromkeys(GROUPS, True)}
+    with pytest.raises(ConfigError, match=r"data.features.units = 'points': expected 'price' or 'atr'"):
+        validate(FeatureConfig, values, "params.yaml", "data.features")
+
+
+@in_both_units
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 15, 60])
-def test_fewer_bars_than_the_windows_give_rows_without_infinities(n: int) -> None:
-    features = compute_features(BARS.head(n), ALL)
+def test_fewer_bars_than_the_windows_give_rows_without_infinities(n: int, units: str) -> None:
+    features = compute_features(BARS.head(n), EVERY[units])
     assert features.shape == (n, 107)
     assert not np.isinf(features.to_numpy()).any()
-    assert same_bits(features, FEATURES.head(n))
+    assert same_bits(features, FEATURES[units].head(n))
 
 
-def test_the_index_of_a_later_symbol_is_kept() -> None:
+@in_both_units
+def test_the_index_of_a_later_symbol_is_kept(units: str) -> None:
     shifted = BARS.set_index(BARS.index + 5000)
-    features = compute_features(shifted, ALL)
+    features = compute_features(shifted, EVERY[units])
     assert features.index.equals(shifted.index)
-    assert same_bits(features, FEATURES)
+    assert same_bits(features, FEATURES[units])
 
 
 # --- nothing from the future -----------------------------------------------------------------------
 
 
+@in_both_units
 @settings(max_examples=20, deadline=None)
 @given(t=st.integers(0, 598), seed=st.integers(0, 2**31), factor=st.floats(1e-3, 1e3))
-def test_bars_after_t_change_no_feature_up_to_t(t: int, seed: int, factor: float) -> None:
-    cut = compute_features(BARS.head(t + 1), ALL)
-    assert same_bits(cut, FEATURES.head(t + 1))
+def test_bars_after_t_change_no_feature_up_to_t(units: str, t: int, seed: int, factor: float) -> None:
+    cut = compute_features(BARS.head(t + 1), EVERY[units])
+    assert same_bits(cut, FEATURES[units].head(t + 1))
     other = make_bars(599 - t, seed=seed)
     altered = BARS.copy()
     altered.loc[t + 1 :, PRICES] = other[PRICES].to_numpy() * factor
     altered.loc[t + 1 :, "volume"] = other["volume"].to_numpy() * factor
-    assert same_bits(compute_features(altered, ALL).head(t + 1), FEATURES.head(t + 1))
+    assert same_bits(compute_features(altered, EVERY[units]).head(t + 1), FEATURES[units].head(t + 1))
 
 
+@in_both_units
 @pytest.mark.parametrize("t", [2046, 2047, 2048, 2246, 2247, 4300])
-def test_the_future_stays_out_across_the_blocks_of_the_window_kernels(t: int) -> None:
-    bars = make_bars(4500, seed=3, tick=0.05)
-    assert same_bits(compute_features(bars.head(t + 1), ALL), compute_features(bars, ALL).head(t + 1))
+def test_the_future_stays_out_across_the_blocks_of_the_window_kernels(t: int, units: str) -> None:
+    bars, config = make_bars(4500, seed=3, tick=0.05), EVERY[units]
+    assert same_bits(compute_features(bars.head(t + 1), config), compute_features(bars, config).head(t + 1))
 
 
-def test_where_the_history_starts_matters_to_recursive_features_alone_and_little() -> None:
+@in_both_units
+def test_where_the_history_starts_matters_to_recursive_features_alone_and_little(units: str) -> None:
     start = 137
-    late = compute_features(BARS.iloc[start:], ALL).iloc[200:]
-    full = FEATURES.loc[late.index]
+    late = compute_features(BARS.iloc[start:], EVERY[units]).iloc[200:]
+    full = FEATURES[units].loc[late.index]
     for name in full:
         if RECURSIVE.search(name):
             assert (late[name] - full[name]).abs().max() < 0.03 * full[name].std(), name
@@ -201,47 +230,57 @@ def test_where_the_history_starts_matters_to_recursive_features_alone_and_little
             assert same_bits(late[[name]], full[[name]]), name
 
 
+@in_both_units
 @pytest.mark.parametrize("start", [1, 700, 1399])
 @pytest.mark.parametrize("tick", [0.0001, 0.05])
-def test_after_the_memory_no_bit_tells_where_the_history_started(start: int, tick: float) -> None:
-    bars = make_bars(memory_bars(ALL) + 1700, seed=start, tick=tick)
-    late = compute_features(bars.iloc[start:], ALL).iloc[memory_bars(ALL) :]
+def test_after_the_memory_no_bit_tells_where_the_history_started(start: int, tick: float, units: str) -> None:
+    config = EVERY[units]
+    bars = make_bars(memory_bars(config) + 1700, seed=start, tick=tick)
+    late = compute_features(bars.iloc[start:], config).iloc[memory_bars(config) :]
     assert len(late) > 200
-    assert same_bits(late, compute_features(bars, ALL).loc[late.index])
+    assert same_bits(late, compute_features(bars, config).loc[late.index])
 
 
-def test_groups_without_recursive_features_remember_their_windows_alone() -> None:
+@in_both_units
+def test_groups_without_recursive_features_remember_their_windows_alone(units: str) -> None:
     for group in GROUPS:
-        recursive = any(RECURSIVE.search(name) for name in feature_names(only(group)))
-        assert (memory_bars(only(group)) > warmup_bars(only(group))) == recursive, group
+        config = only(group, units)
+        recursive = any(RECURSIVE.search(name) for name in feature_names(config))
+        assert (memory_bars(config) > warmup_bars(config)) == recursive, group
 
 
+@in_both_units
 @pytest.mark.parametrize("last", [1, 60, 399, 400, 600, 10_000])
-def test_the_last_rows_alone_are_the_same_bits(last: int) -> None:
-    assert same_bits(compute_features(BARS, ALL, last), FEATURES.tail(last))
+def test_the_last_rows_alone_are_the_same_bits(last: int, units: str) -> None:
+    assert same_bits(compute_features(BARS, EVERY[units], last), FEATURES[units].tail(last))
 
 
-def test_fewer_groups_need_fewer_bars_for_the_last_rows() -> None:
-    assert same_bits(compute_features(BARS, only("candles"), 3), compute_features(BARS, only("candles")).tail(3))
+@in_both_units
+@pytest.mark.parametrize("group", GROUPS)
+def test_fewer_groups_need_fewer_bars_for_the_last_rows(group: str, units: str) -> None:
+    config = only(group, units)
+    assert same_bits(compute_features(BARS, config, 3), compute_features(BARS, config).tail(3))
 
 
 # --- scale-free ------------------------------------------------------------------------------------
 
 
-def test_a_power_of_two_as_the_unit_changes_no_bit() -> None:
+@in_both_units
+def test_a_power_of_two_as_the_unit_changes_no_bit(units: str) -> None:
     scaled = BARS.assign(**{name: BARS[name] * 2.0**-60 for name in PRICES}, volume=BARS["volume"] * 2.0**40)
-    assert same_bits(compute_features(scaled, ALL), FEATURES)
+    assert same_bits(compute_features(scaled, EVERY[units]), FEATURES[units])
 
 
-def check_scale_free(bars: pd.DataFrame, price: float, volume: float) -> None:
+def check_scale_free(bars: pd.DataFrame, units: str, price: float, volume: float) -> None:
     scaled = bars.copy()
     scaled[PRICES] *= price
     scaled["volume"] *= volume
-    expected, found = compute_features(bars, ALL).iloc[200:], compute_features(scaled, ALL).iloc[200:]
+    expected, found = (compute_features(these, EVERY[units]).iloc[200:] for these in (bars, scaled))
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@in_both_units
 @settings(max_examples=15, deadline=None)
 @given(
     price=st.floats(1e-6, 1e6),
@@ -250,15 +289,85 @@ def check_scale_free(bars: pd.DataFrame, price: float, volume: float) -> None:
     seed=st.integers(0, 2**31),
 )
 def test_units_of_price_and_volume_change_no_feature(
-    price: float, volume: float, tick: float | None, seed: int
+    units: str, price: float, volume: float, tick: float | None, seed: int
 ) -> None:
-    check_scale_free(flat_stretch(make_bars(420, seed=seed, tick=tick), 250, 290), price, volume)
+    check_scale_free(flat_stretch(make_bars(420, seed=seed, tick=tick), 250, 290), units, price, volume)
 
 
+@in_both_units
 @settings(max_examples=15, deadline=None)
 @given(bars=ugly_bars(), price=st.floats(1e-6, 1e6), volume=st.floats(1e-6, 1e6))
-def test_units_change_no_feature_of_ugly_bars_either(bars: pd.DataFrame, price: float, volume: float) -> None:
-    check_scale_free(bars, price, volume)
+def test_units_change_no_feature_of_ugly_bars_either(
+    units: str, bars: pd.DataFrame, price: float, volume: float
+) -> None:
+    check_scale_free(bars, units, price, volume)
+
+
+# --- in units of what the market usually moves -----------------------------------------------------
+
+
+def powers(power: float, seed: int, units: str) -> pd.DataFrame:
+    """Features of prices near 1, each raised to a power: all log prices are multiplied by it."""
+    bars = make_bars(500, seed=seed)
+    bars[PRICES] = (bars[PRICES] / 100.0) ** (power * 1e-3)
+    return compute_features(bars, EVERY[units]).iloc[200:]
+
+
+def exponents(power: float, seed: int, units: str) -> pd.Series:
+    """For each feature, k where a market that moves `power` times as much gives power**k times the feature."""
+    plain, raised = powers(1.0, seed, units), powers(power, seed, units)
+    grown = (plain * raised).sum() / (plain**2).sum()  # the slope through 0
+    off = (raised - grown * plain).abs().max() / plain.abs().max()
+    assert off.max() < 1e-2, off.idxmax()
+    return np.log(grown) / math.log(power)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("power", [0.5, 3.0])
+def test_features_in_units_of_price_are_those_that_grow_as_the_market_moves_more(power: float, seed: int) -> None:
+    found, names = exponents(power, seed, "price"), feature_names(EVERY["atr"])
+    in_price = pd.Series([name.endswith("_atr") or name == "atr_share_14" for name in names], found.index)
+    np.testing.assert_allclose(found[in_price], 1.0, atol=2e-3)
+    np.testing.assert_allclose(found[~in_price], 0.0, atol=2e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("power", [0.5, 3.0])
+def test_in_units_of_atr_only_the_level_of_volatility_grows(power: float, seed: int) -> None:
+    found = exponents(power, seed, "atr")
+    assert found.pop("atr_share_14") == pytest.approx(1.0, abs=2e-3)
+    np.testing.assert_allclose(found, 0.0, atol=2e-3)
+
+
+def test_a_feature_in_units_of_atr_is_the_one_in_units_of_price_over_the_mean_true_range() -> None:
+    unit = mean_true_range(Bars(BARS), 200)
+    for plain, scaled in zip(feature_names(EVERY["price"]), feature_names(EVERY["atr"]), strict=True):
+        by = unit if scaled == f"{plain}_atr" else np.where(np.isnan(unit), np.nan, 1.0)
+        expected = FEATURES["price"][plain].to_numpy() / by
+        np.testing.assert_array_equal(FEATURES["atr"][scaled].iloc[200:], expected[200:], err_msg=scaled)
+
+
+@settings(max_examples=20, deadline=None)
+@given(bars=ugly_bars(), window=st.sampled_from([1, 3, 14, 200]))
+def test_the_mean_true_range_equals_a_plain_loop(bars: pd.DataFrame, window: int) -> None:
+    high, low, close = (bars[name].tolist() for name in ("high", "low", "close"))
+    ranges = [math.nan] + [
+        max(high[t] - low[t], abs(high[t] - close[t - 1]), abs(close[t - 1] - low[t])) for t in range(1, len(close))
+    ]
+    expected = [
+        math.fsum(ranges[t - window + 1 : t + 1]) / window / close[t] if t >= window else math.nan
+        for t in range(len(close))
+    ]
+    np.testing.assert_allclose(mean_true_range(Bars(bars), window), expected, rtol=1e-12)
+
+
+def test_without_any_move_a_feature_in_units_of_atr_is_0() -> None:
+    bars = flat_stretch(BARS, 250, 599)
+    features = compute_features(bars, EVERY["atr"])
+    divided = features[[name for name in features if name.endswith("_atr")]]
+    assert (mean_true_range(Bars(bars), 200)[450:] == 0.0).all()
+    assert (divided.iloc[450:] == 0.0).all(axis=None)
+    assert (divided.iloc[200:250] != 0.0).any().all()
 
 
 # --- ugly bars -------------------------------------------------------------------------------------
@@ -293,21 +402,24 @@ def ugly() -> dict[str, pd.DataFrame]:
     }
 
 
+@in_both_units
 @pytest.mark.parametrize("name", list(ugly()))
-def test_no_nan_or_infinity_after_the_warmup(name: str) -> None:
-    features = compute_features(ugly()[name], ALL).iloc[warmup_bars(ALL) :]
+def test_no_nan_or_infinity_after_the_warmup(name: str, units: str) -> None:
+    features = compute_features(ugly()[name], EVERY[units]).iloc[warmup_bars(EVERY[units]) :]
     bad = features.columns[~np.isfinite(features.to_numpy()).all(axis=0)]
     assert list(bad) == []
 
 
+@in_both_units
 @settings(max_examples=25, deadline=None)
 @given(bars=ugly_bars())
-def test_no_nan_or_infinity_in_any_sequence_of_ugly_stretches(bars: pd.DataFrame) -> None:
-    assert np.isfinite(compute_features(bars, ALL).iloc[200:].to_numpy()).all()
+def test_no_nan_or_infinity_in_any_sequence_of_ugly_stretches(units: str, bars: pd.DataFrame) -> None:
+    assert np.isfinite(compute_features(bars, EVERY[units]).iloc[200:].to_numpy()).all()
 
 
-def test_a_market_that_stands_still_gives_the_neutral_values() -> None:
-    row = compute_features(ugly()["one price"], ALL).iloc[-1]
+@in_both_units
+def test_a_market_that_stands_still_gives_the_neutral_values(units: str) -> None:
+    row = compute_features(ugly()["one price"], EVERY[units]).iloc[-1]
     half = ["candle_close_place", "candle_close_place_mean_20", "stoch_k_14", "stoch_d_14_3", "up_share_20"]
     neutral = dict.fromkeys([*half, "vol_down_share_50"], 0.5) | dict.fromkeys(["mfi_14", "rsi_7", "rsi_28"], 50.0)
     ones = ["candle_overlap", "candle_range_over_mean_20", "vol_ratio_10_50", "variance_ratio_5_100", "rsi_14"]
@@ -321,7 +433,7 @@ def test_a_market_that_came_to_rest_gives_what_rest_means_and_no_rounding_noise(
     bars = make_bars(1200, seed=5)
     bars.loc[240:, PRICES] *= 12345.678  # far from the first close, in whose units TA-Lib works
     bars = flat_stretch(bars, 250, 1199)
-    features = compute_features(bars, ALL).iloc[1000:]
+    features = compute_features(bars, EVERY["price"]).iloc[1000:]
     for name in ("cci_20", "bollinger_place_20", "keltner_place_20", "skew_100", "autocorr_1_100", "chande_10"):
         assert (features[name] == 0.0).all(), name
     assert (features[["vol_close_100", "atr_share_14", "dist_sma_200", "macd_12_26"]].abs() < 1e-12).all(axis=None)
@@ -606,7 +718,7 @@ def test_feature_equals_its_plain_formula(name: str) -> None:
     # ADX differs by where the two smoothings start: Wilder's own start is forgotten by then
     tolerance = 1e-3 if name in ("adx_14", "di_difference_14") else 1e-9
     for t in (200, 333, 599):
-        assert FEATURES[name][t] == pytest.approx(ORACLES[name](t), rel=tolerance, abs=1e-10)
+        assert FEATURES["price"][name][t] == pytest.approx(ORACLES[name](t), rel=tolerance, abs=1e-10)
 
 
 def test_time_is_read_in_utc_whatever_the_zone_of_the_column() -> None:

@@ -242,7 +242,7 @@ def test_reach_and_cut_values_pass_through_the_window_files(tmp_path):
     paths = Paths(tmp_path)
     write_splits(synthetic_splits(seed=1, n_rows=(400, 200, 201), n_features=6), paths.splits)
     frame = pd.read_parquet(paths.splits / "train_scaled.parquet")
-    settings = {"horizons": [5], "window": {"seq_len": 10, "max_gap": "2h", "train_stride": 1}}
+    settings = {"horizons": [5], "weights": "both", "window": {"seq_len": 10, "max_gap": "2h"}}
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5))
     lay_out(validate(WindowStageConfig, settings, "window.yaml"), paths)
     assert len(dataset.clipped()) == 0

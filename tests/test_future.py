@@ -34,8 +34,16 @@ PREPARE = {
     },
     "split": {"train": 0.7, "val": 0.15, "test": 0.15, "purge_bars": 5, "embargo_bars": 10},
 }
-WINDOW = {"horizons": [5], "window": {"seq_len": 12, "max_gap": "2h", "train_stride": 2}}
-SMALL = {"threads": 1, "max_rounds": 3, "colsample": 0.5, "max_epochs": 1}
+WINDOW = {"horizons": [5], "weights": "both", "window": {"seq_len": 12, "max_gap": "2h"}}
+SMALL = {
+    "threads": 1,
+    "train_stride": 2,
+    "max_rounds": 3,
+    "colsample": 0.5,
+    "max_epochs": 1,
+    "average_seeds": 1,
+    "lookback": 10,
+}
 
 
 def run(root, bars):

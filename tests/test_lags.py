@@ -19,6 +19,7 @@ LOGISTIC = {
     "horizon": 5,
     "random_seed": 1,
     "threads": 1,
+    "train_stride": 1,
     "lags": [0],
     "spans": [],
     "C": 1.0,

@@ -36,8 +36,12 @@ SMALL = {
     "colsample": 0.6,
     "min_child_samples": 5,
     "min_child_weight": 2.0,
+    "train_stride": 1,
 }
+SMALL_BOOSTER = {"lags": "all"}
 SMALL_NETWORK = {
+    "lookback": None,
+    "average_seeds": 1,
     "learning_rate": 0.01,
     "max_epochs": 12,
     "batch_size": 64,
@@ -58,7 +62,8 @@ PLANTED = {("now", 0), ("then", 3)}
 
 def config(name, **changes):
     values = resolve_model(PARAMS, name, 5, Path("params.yaml")).model_dump()
-    small = SMALL | (SMALL_NETWORK if name in NETWORKS else {}) | changes
+    own = SMALL_NETWORK if name in NETWORKS else SMALL_BOOSTER if name in BOOSTERS else {}
+    small = SMALL | own | changes
     return values | {key: value for key, value in small.items() if key in values}
 
 
@@ -540,3 +545,13 @@ def test_trees_that_found_nothing_to_split_are_trees_too(early_stopping, tmp_pat
     model.save(tmp_path)
     again = create("catboost", lags="all").load(tmp_path)
     np.testing.assert_array_equal(again.predict_proba(X), answers)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_stride_learns_from_every_nth_training_window_and_watches_all_of_validation(name):
+    strided = fit(create(name, train_stride=3, max_epochs=3, watch_stride=2))
+    kept = TRAIN_X.thinned(3)
+    assert len(kept) < len(TRAIN_X) / 2
+    by_hand = fit(create(name, max_epochs=3, watch_stride=2), (TRAIN_X.select(kept), TRAIN_Y[kept], WEIGHT[kept]))
+    np.testing.assert_array_equal(strided.predict_proba(VAL_X), by_hand.predict_proba(VAL_X))
+    assert strided.training_history == by_hand.training_history

@@ -67,6 +67,21 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ({"symbols": []}, r"symbols = \[\]"),
         ({"split.purge_bars": 10}, r"params.yaml: expected split.purge_bars ≥ 20, the longest label reach, got 10"),
         ({"window.seq_length": 10}, r"unknown key 'window.seq_length'; did you mean 'seq_len'\?"),
+        ({"window.train_stride": 4}, r"unknown key 'window.train_stride'"),
+        ({"model.train_stride": 0}, r"model.train_stride = 0: expected greater than or equal to 1"),
+        ({"model.train_stride": ...}, r"key 'model.\w+.train_stride' is missing"),
+        ({"model.prior.train_stride": 4}, r"unknown key 'model.prior.train_stride'"),
+        ({"model.lookback": 0}, r"model.lookback = 0: expected greater than or equal to 1"),
+        ({"model.gru.average_seeds": 0}, r"model.gru.average_seeds = 0: expected greater than or equal to 1"),
+        ({"model.lightgbm.lookback": 5}, r"unknown key 'model.lightgbm.lookback'"),
+        ({"label.weights": "unique"}, r"label.weights = 'unique': expected 'none', 'uniqueness', 'quality' or 'both'"),
+        ({"label.weights": ...}, r"key 'label.weights' is missing"),
+        ({"data.features.units": "points"}, r"data.features.units = 'points': expected 'price' or 'atr'"),
+        ({"ensemble.stack": ["logistic"]}, r"unknown key 'ensemble.stack'"),
+        ({"ensemble.shrink": 1.5}, r"ensemble.shrink = 1.5: expected less than or equal to 1"),
+        ({"ensemble.shrink": -0.1}, r"ensemble.shrink = -0.1: expected greater than or equal to 0"),
+        ({"evaluate.out_of_fold": ["xgbost"]}, r"out_of_fold\[0\]: unknown model 'xgbost'; did you mean 'xgboost'\?"),
+        ({"evaluate.out_of_fold": "some"}, r"evaluate.out_of_fold.* = 'some': expected 'all'"),
         ({"data.source": "csv"}, r"data.source = 'csv': expected 'bars' or 'splits'"),
         ({"sed": 3}, r"unknown key 'sed'; did you mean 'seed'\?"),
     ],
@@ -118,3 +133,16 @@ def test_a_shared_micro_batch_never_reaches_a_batch_norm(write_params):
     path = write_params({"model.micro_batch": 16})
     assert resolved(path, "gru", 5).micro_batch == 16
     assert resolved(path, "patchtst", 5).micro_batch == 0
+
+
+def test_windows_are_thinned_for_each_model_by_its_own_stride(write_params):
+    path = write_params({"model.train_stride": 5, "model.xgboost.train_stride": 2, "model.lightgbm.train_stride": None})
+    found = {name: resolved(path, name, 5).train_stride for name in ("xgboost", "lightgbm", "gru")}
+    assert found == {"xgboost": 2, "lightgbm": 5, "gru": 5}
+    assert not hasattr(resolved(path, "prior", 5), "train_stride")
+
+
+def test_a_lookback_of_null_is_the_whole_window(write_params):
+    path = write_params({"model.lookback": None, "model.gru.lookback": 7})
+    assert resolved(path, "lstm", 5).lookback is None
+    assert resolved(path, "gru", 5).lookback == 7

@@ -30,7 +30,7 @@ def settings(source="bars", path="bars.parquet", symbols=SYMBOLS, embargo=30, pu
         "data": {
             "source": source,
             "path": path,
-            "features": dict.fromkeys(GROUPS, True),
+            "features": {"units": "atr", **dict.fromkeys(GROUPS, True)},
             "scaler": {"kind": "robust", "clip": 5.0},
         },
         "label": {
@@ -171,12 +171,12 @@ def test_a_feature_that_is_not_finite_is_named(bars, tmp_path, monkeypatch):
     def broken(own, config, last):
         computed = compute_features(own, config, last)
         if own["symbol"].iloc[0] == "BBB":
-            computed.loc[400, "ret_2"] = 1e300  # more than float32 holds
+            computed.loc[400, "ret_2_atr"] = 1e300  # more than float32 holds
         return computed
 
     monkeypatch.setattr(features, "compute_features", broken)
     bars.to_parquet(tmp_path / "bars.parquet", index=False)
-    with pytest.raises(DataError, match=r"BBB 2015-.*: feature 'ret_2' is inf, expected a finite number"):
+    with pytest.raises(DataError, match=r"BBB 2015-.*: feature 'ret_2_atr' is inf, expected a finite number"):
         run(tmp_path)
 
 

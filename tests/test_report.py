@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from _report_cells import SYMBOLS, write_report_files
+from _report_cells import SYMBOLS, interval, write_report_files
 from barcast.config import dump_yaml, load_yaml
 from barcast.errors import ConfigError, DataError
 from barcast.evaluation._numbers import number
@@ -138,6 +138,7 @@ def test_a_column_shows_value_interval_and_verdict(page):
         row["delta_reference"]["value"], "−0.0270", "−0.0350 … −0.0190", "better"
     )
     assert columns["verdict"].value(row) == Value("better", "better", "", "better")
+    assert columns["score"].value(row) == Value(row["score"], "1.0530")
     assert columns["verdict"].value(page.boards[0].rows[-1]).text == "reference"
     assert columns["sharpe"].value(page.boards[0].rows[-1]) == Value(None, "–")
     assert columns["mcs"].value(row).text == "in, p 1.00"
@@ -165,11 +166,39 @@ def test_words_of_the_tests(written):
     assert "1,000 resamples in blocks of 23 times" in words
     assert "That no model beats prior: p = 0.002" in words
     assert "overfitting: 31%" in words
-    alone = {"h5": {**judged.significance["h5"], "spa": None}}
+    assert (
+        "Rank correlation of the score with log-loss on test: 0.62 (0.32 to 0.92); of validation only: 0.41." in words
+    )
+    unranked = {"score": None, "val": None}
+    alone = {"h5": {**judged.significance["h5"], "spa": None, "rank_correlation": unranked}}
     words = significance_words(Judged(judged.leaderboard, alone, {"h5": {"pbo": None}}), 5)
     assert words == "Intervals: 1,000 resamples in blocks of 23 times on average."
     certain = {"h5": {**judged.significance["h5"], "spa": {"consistent": 0.0}}}
     assert "p < 0.001" in significance_words(Judged(judged.leaderboard, certain, {"h5": {"pbo": None}}), 5)
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"score": None, "val": interval(0.4, 0.1)},
+        {"score": interval(0.6, 0.1), "val": None},
+        {"score": {"value": 0.6, "low": None, "high": None}, "val": interval(0.4, 0.1)},
+    ],
+)
+def test_a_rank_correlation_that_is_not_known_is_not_told_of(written, unknown):
+    _, (judged, _) = written
+    found = {"h5": {**judged.significance["h5"], "rank_correlation": unknown}}
+    assert "Rank" not in significance_words(Judged(judged.leaderboard, found, judged.overfitting), 5)
+
+
+def test_a_limit_that_ended_a_training_is_told_of_below_its_curve(files):
+    paths, judged, runs = files
+    metrics = read_json(runs["xgboost_h5"] / "metrics/metrics.json")
+    write_json(runs["xgboost_h5"] / "metrics/metrics.json", {**metrics, "ended_by_limit": "max_rounds = 60"})
+    html = render(read_page(paths, judged, runs, MODELS))
+    told = "max_rounds = 60 ended the training while it was still improving."
+    assert told in html.split('id="xgboost_h5"')[1].split('id="xgboost_h20"')[0]
+    assert "ended the training" not in html.split('id="xgboost_h5"')[0]
 
 
 def test_each_model_has_a_look_of_its_own():

@@ -160,4 +160,4 @@ def test_a_bad_entry_is_refused(content, message):
 def test_what_the_model_would_refuse_is_refused_at_once(params, content, message):
     space = parse_space(content, "xgboost", "x.yaml")
     with pytest.raises(ConfigError, match=message):
-        check_space(space, base(params, "xgboost"), "xgboost", "x.yaml")
+        check_space(space, base(params, "xgboost") | {"lags": "all"}, "xgboost", "x.yaml")

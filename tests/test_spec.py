@@ -15,7 +15,9 @@ from barcast.paths import Paths
 from barcast.stages.spec import spec
 
 STAGES = {"prepare", "audit", "window", "evaluate", "repeat", "compare"}
-XGBOOST = {"xgboost_h5", "xgboost_h20", "oof_xgboost_h5", "oof_xgboost_h20"}
+PRIOR, XGBOOST, LIGHTGBM, GRU = (
+    {f"{model}_h{horizon}" for horizon in (5, 20)} for model in ("prior", "xgboost", "lightgbm", "gru")
+)
 ENSEMBLES = {"ensembles_h5", "ensembles_h20"}
 SOURCE = Path(barcast.__file__).parents[1]
 
@@ -29,7 +31,7 @@ def reader():
 @pytest.fixture
 def write_specs(write_params, tmp_path, reader):
     def write(changes=None):
-        small = {"models": ["prior", "xgboost", "lightgbm"], "ensemble.stack": ["xgboost"]}
+        small = {"models": ["prior", "xgboost", "lightgbm"], "evaluate.out_of_fold": "all"}
         write_params({**small, **(changes or {})})
         spec(Paths(tmp_path), reader)
         return {path.stem: path.read_bytes() for path in Paths(tmp_path).specs.iterdir()}
@@ -37,17 +39,28 @@ def write_specs(write_params, tmp_path, reader):
     return write
 
 
+_committed = {}
+
+
+@pytest.fixture
+def committed_specs(write_specs):
+    """Those of the committed file, made once for all tests: no path is in them."""
+    if not _committed:
+        _committed.update(write_specs())
+    return _committed
+
+
 def changed(before, after):
     return {name for name in before | after if before.get(name) != after.get(name)}
 
 
+def oof(cells):
+    return {f"oof_{cell}" for cell in cells}
+
+
 def test_every_stage_and_cell_has_a_spec(write_specs):
-    cells = {f"{model}_h{horizon}" for model in ("prior", "xgboost", "lightgbm") for horizon in (5, 20)}
-    others = {
-        "tune_lightgbm_h5",
-        *(f"{name}_h{horizon}" for name in ("oof_xgboost", "ensembles") for horizon in (5, 20)),
-    }
-    assert set(write_specs()) == STAGES | cells | others
+    cells = PRIOR | XGBOOST | LIGHTGBM
+    assert set(write_specs()) == STAGES | cells | oof(cells) | ENSEMBLES | {"tune_lightgbm_h5"}
 
 
 def test_a_cell_spec_says_what_can_change_its_result(write_specs):
@@ -65,35 +78,47 @@ def test_a_cell_spec_says_what_can_change_its_result(write_specs):
     ("change", "expected"),
     [
         ({}, set()),
-        ({"model.max_depth": 3}, {*XGBOOST, "lightgbm_h5", "lightgbm_h20", "tune_lightgbm_h5"}),
-        ({"model.xgboost.max_depth": 3}, XGBOOST),
-        ({"model.xgboost.h20": {"max_depth": 3}}, {"xgboost_h20", "oof_xgboost_h20"}),
+        ({"model.learning_rate": 0.071}, {*(both := XGBOOST | LIGHTGBM), *oof(both), "tune_lightgbm_h5"}),
+        ({"model.xgboost.max_depth": 7}, XGBOOST | oof(XGBOOST)),
+        ({"model.xgboost.h20": {"max_depth": 7}}, {"xgboost_h20", "oof_xgboost_h20"}),
+        ({"model.xgboost.train_stride": 2}, XGBOOST | oof(XGBOOST)),
+        ({"model.lookback": 7, "model.average_seeds": 9}, set()),  # of networks only
         ({"evaluate.cost_bps": 1.0}, {"evaluate", "repeat", "compare", "tune_lightgbm_h5", *ENSEMBLES}),
         ({"evaluate.alpha": 0.2}, {"evaluate", "repeat", *ENSEMBLES}),
         ({"tune.n_trials": 9}, {"tune_lightgbm_h5"}),
-        ({"tune.folds.count": 2}, {"tune_lightgbm_h5", "oof_xgboost_h5", "oof_xgboost_h20"}),
+        ({"tune.folds.count": 7}, {"tune_lightgbm_h5", *oof(PRIOR | XGBOOST | LIGHTGBM)}),
         ({"tune.models": ["xgboost"]}, {"tune_lightgbm_h5", "tune_xgboost_h5"}),
         ({"tune.models": []}, {"tune_lightgbm_h5"}),
         ({"ensemble.weights": {"h5": {"xgboost": 1.0}}}, {"ensembles_h5"}),
-        ({"ensemble.stack": []}, {*ENSEMBLES, "oof_xgboost_h5", "oof_xgboost_h20"}),
-        ({"model.lightgbm.min_child_samples": 9}, {"lightgbm_h5", "lightgbm_h20", "tune_lightgbm_h5"}),
+        ({"ensemble.shrink": 0.9}, ENSEMBLES),
+        ({"evaluate.out_of_fold": ["xgboost"]}, oof(PRIOR | LIGHTGBM)),
+        ({"evaluate.out_of_fold": ["xgboost", "prior", "lightgbm"]}, set()),
+        ({"model.lightgbm.min_child_samples": 9}, {*LIGHTGBM, *oof(LIGHTGBM), "tune_lightgbm_h5"}),
         ({"evaluate.seeds": [1, 2]}, {"compare"}),
         ({"compare.resamples": 500}, {"compare"}),
         ({"label.horizons.h5.max_bars": 6}, {"prepare", "audit", "compare"}),
         ({"window.seq_len": 30}, {"audit", "window"}),
         ({"data.audit.cuts": 2}, {"audit"}),
         ({"label.horizons.h5.k_up": 2.0}, {"prepare", "audit"}),
-        ({"models": ["prior", "xgboost"]}, {"compare", "lightgbm_h5", "lightgbm_h20", *ENSEMBLES}),
+        ({"label.weights": "both"}, {"window"}),  # the columns of the splits are all there
+        ({"data.features.units": "price"}, {"prepare", "audit"}),
+        ({"models": ["prior", "xgboost"]}, {"compare", *LIGHTGBM, *oof(LIGHTGBM), *ENSEMBLES}),
         (
             {"horizons": [5]},
-            {"prepare", "audit", "window", "compare", "prior_h20", "xgboost_h20", "lightgbm_h20"}
-            | {"oof_xgboost_h20", "ensembles_h20"},
+            {"prepare", "audit", "window", "compare", "ensembles_h20"}
+            | (gone := {"prior_h20", "xgboost_h20", "lightgbm_h20"})
+            | oof(gone),
         ),
     ],
 )
-def test_a_parameter_changes_the_specs_that_read_it_and_no_other(write_specs, change, expected):
-    before = write_specs()
-    assert changed(before, write_specs(change)) == expected
+def test_a_parameter_changes_the_specs_that_read_it_and_no_other(committed_specs, write_specs, change, expected):
+    assert changed(committed_specs, write_specs(change)) == expected
+
+
+@pytest.mark.parametrize("key", ["average_seeds", "lookback", "train_stride"])
+def test_what_networks_share_changes_their_cells_and_no_booster_s(write_specs, key):
+    matrix = {"models": ["prior", "xgboost", "gru"]}
+    assert changed(write_specs(matrix), write_specs({**matrix, f"model.{key}": 2})) == GRU | oof(GRU)
 
 
 def test_results_of_cells_outside_the_matrix_are_removed_and_others_kept(write_specs, tmp_path, capsys):
@@ -114,7 +139,7 @@ def test_studies_and_ensembles_that_nothing_asks_for_are_removed(write_specs, tm
     left = [sorted(folder.name for folder in parent.iterdir()) for parent in (paths.tune, paths.oof, paths.ensembles)]
     assert left == [
         ["h5", "h9", "lightgbm_h5", "notes"],
-        ["h5", "h9", "notes", "xgboost_h5"],
+        ["h5", "h9", "lightgbm_h5", "notes", "xgboost_h5"],
         ["gru_h20", "h5", "lightgbm_h5", "notes", "xgboost_h5"],
     ]  # names of another form are not the pipeline's
     assert "gru_h20: no longer in the matrix" in capsys.readouterr().out
@@ -155,10 +180,29 @@ def test_a_search_space_decides_on_the_spec_of_its_study_alone(write_specs, tmp_
         specs_with("{}\n")
 
 
-def test_a_member_of_the_stack_outside_the_matrix_has_nothing_to_do(write_specs):
-    spec_of = yaml.safe_load(write_specs({"ensemble.stack": ["catboost", "xgboost"]})["oof_catboost_h5"])
-    assert spec_of["config"]["base"] is None
-    assert yaml.safe_load(write_specs()["ensembles_h5"])["config"]["stack"] == ["xgboost"]
+def test_a_model_that_is_not_wanted_out_of_fold_has_nothing_to_do(write_specs):
+    specs = write_specs({"evaluate.out_of_fold": ["catboost", "xgboost"]})
+    bases = {name: yaml.safe_load(specs[name])["config"]["base"] for name in oof(PRIOR | XGBOOST | LIGHTGBM)}
+    assert {name for name, base in bases.items() if base} == oof(XGBOOST)
+    assert bases["oof_xgboost_h5"] == yaml.safe_load(specs["xgboost_h5"])["config"]
+    assert "oof_catboost_h5" not in specs  # it is not in the matrix
+
+
+@pytest.mark.parametrize(
+    ("models", "members"),
+    [(["prior", "xgboost", "lightgbm"], ["xgboost", "lightgbm"]), (["prior"], ["prior"]), (["xgboost"], ["xgboost"])],
+)
+def test_an_ensemble_is_made_of_what_has_learnt_something(write_specs, models, members):
+    specs = write_specs({"models": models})
+    for name in ENSEMBLES:
+        assert yaml.safe_load(specs[name])["config"]["members"] == members
+
+
+def test_given_weights_are_of_members(write_specs):
+    given = {"prior": 0.4, "xgboost": 0.6}
+    config = yaml.safe_load(write_specs({"ensemble.weights": {"h5": given}})["ensembles_h5"])["config"]
+    assert config["weights"] == given
+    assert set(given) <= set(config["members"])
 
 
 def test_repeats_with_seeds_no_longer_asked_for_are_removed(write_specs, tmp_path, capsys):
@@ -191,5 +235,7 @@ def test_every_stage_of_the_pipeline_reads_its_own_spec():
     assert "experiments/specs/${item.model}_h${item.horizon}.yaml" in stages["train"]["deps"]
     for stage in ("train", "tune", "oof"):
         assert not [dep for dep in stages[stage]["deps"] if "test" in dep]
+    assert "experiments/oof/${item.model}_h${item.horizon}" in stages["evaluate"]["deps"]
+    assert stages["oof"]["matrix"] == stages["train"]["matrix"]
     for stage, prefix in (("tune", "tune_${item.model}"), ("oof", "oof_${item.model}"), ("ensemble", "ensembles")):
         assert f"experiments/specs/{prefix}_h${{item.horizon}}.yaml" in stages[stage]["deps"]

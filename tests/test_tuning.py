@@ -296,6 +296,7 @@ def test_every_library_can_be_stopped_by_its_own_log(name, tmp_path):
     train, val = dataset.split("train"), dataset.split("val")
     config = resolve_model(load_params(REPOSITORY / "params.yaml"), name, 5, Path("params.yaml"))
     plain = {**config.model_dump(mode="json"), "threads": 1}
+    plain |= {"lookback": None} if "lookback" in plain else {}
     model = ModelRegistry.create(name, plain, 5, FEATURES)
     calls = []
 
@@ -463,7 +464,7 @@ LOGISTIC = """
 
     def main(windows, ledger, out, settings):
         base = dict(model_name="logistic", model_family="linear", horizon=5, random_seed=42, threads=1,
-                    lags=[0], spans=[], C=0.01, max_iterations=200)
+                    train_stride=1, lags=[0], spans=[], C=0.01, max_iterations=200)
         space = {"C": {"float": [0.0001, 1.0], "log": True}, "lags": {"choice": [[0], [0, 1], [0, 1, 2]]}}
         result = OptunaModelTuner(
             "logistic", base, parse_space(space, "logistic", "space.yaml"),

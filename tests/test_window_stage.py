@@ -1,20 +1,21 @@
 """The window stage: what it lays out, and what changes which file."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from barcast.config import validate
-from barcast.data.splits import feature_columns
+from barcast.data.splits import add_weights, feature_columns
 from barcast.data.synthetic import synthetic_splits, write_splits
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
-from barcast.errors import DataError
+from barcast.errors import ConfigError, DataError
 from barcast.paths import SPLITS, Paths
 from barcast.stages.window import WindowStageConfig, write_windows
 
-CONFIG = {"horizons": [5], "window": {"seq_len": 10, "max_gap": "2h", "train_stride": 1}}
+CONFIG = {"horizons": [5], "weights": "both", "window": {"seq_len": 10, "max_gap": "2h"}}
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def paths(tmp_path):
     return paths
 
 
-def lay_out(paths, **window):
-    config = {**CONFIG, "window": {**CONFIG["window"], **window}}
+def lay_out(paths, weights="both", **window):
+    config = {**CONFIG, "weights": weights, "window": {**CONFIG["window"], **window}}
     write_windows(validate(WindowStageConfig, config, "window.yaml"), paths)
     return {p.relative_to(paths.windows).as_posix(): p.read_bytes() for p in paths.windows.rglob("*") if p.is_file()}
 
@@ -49,13 +50,77 @@ def test_the_same_splits_give_the_same_bytes(paths):
     assert lay_out(paths) == lay_out(paths)
 
 
-def test_a_stride_thins_the_training_windows_alone_and_keeps_one_grid(paths):
-    full = lay_out(paths)
-    ends = np.load(paths.windows / "train/ends.npy")
-    thinned = lay_out(paths, train_stride=4)
-    assert {name for name in full if full[name] != thinned[name]} == {"train/ends.npy"}
-    kept = np.load(paths.windows / "train/ends.npy")
-    assert kept.tolist() == [end for end in ends if end % 4 == 0]
+def test_every_window_of_every_split_is_kept(paths):
+    lay_out(paths)
+    for split in SPLITS:
+        symbols = pd.read_parquet(paths.splits / f"{split}_scaled.parquet")["symbol"]
+        whole = [end for end in range(9, len(symbols)) if symbols[end - 9 : end + 1].nunique() == 1]
+        assert np.load(paths.windows / split / "ends.npy").tolist() == whole
+
+
+def unlabel(paths, split, rows):
+    """Make the outcome of some rows unknown, as at the end of a symbol's bars."""
+    file = paths.splits / f"{split}_scaled.parquet"
+    frame = pd.read_parquet(file).astype({"label_h5": "Int8", "bars_to_hit_h5": "Int32"})
+    frame.loc[rows, [name for name in frame if name.endswith("_h5")]] = pd.NA
+    frame.to_parquet(file)
+
+
+def uniqueness(frame):
+    """Bar by bar: of each label, the mean over its bars of one over the labels that share the bar."""
+    found = np.full(len(frame), np.nan)
+    for _, own in frame.groupby("symbol"):
+        reach = own["bars_to_hit_h5"].to_numpy(float, na_value=np.nan)
+        bars = [set(range(t + 1, t + 1 + int(r))) if r == r else set() for t, r in enumerate(reach)]
+        sharing = Counter(bar for label in bars for bar in label)
+        for row, label in zip(own.index, bars, strict=True):
+            if label:
+                found[row] = np.mean([1 / sharing[bar] for bar in label])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["none", "uniqueness", "quality", "both"])
+def test_a_label_weighs_what_its_kind_of_weights_says(paths, kind):
+    unlabel(paths, "val", range(90, 100))
+    lay_out(paths, weights=kind)
+    for split in SPLITS:
+        frame = pd.read_parquet(paths.splits / f"{split}_scaled.parquet")
+        expected = {
+            "none": np.ones(len(frame)),
+            "uniqueness": uniqueness(frame),
+            "quality": frame["quality_h5"],
+            "both": frame["sample_weight_h5"],
+        }[kind]
+        records = np.load(paths.windows / f"labels/{split}_h5.npy")
+        known = frame["label_h5"].notna().to_numpy()
+        np.testing.assert_allclose(records["sample_weight"][known], np.asarray(expected)[known], rtol=1e-6)
+        assert not records["sample_weight"][~known].any()
+    assert np.load(paths.windows / "labels/val_h5.npy")["known"].sum() == 190
+
+
+def test_both_is_the_product_of_the_two_factors_up_to_their_mean_over_train(paths):
+    splits = {split: pd.read_parquet(paths.splits / f"{split}_scaled.parquet") for split in SPLITS}
+    add_weights(splits, [5])  # as `prepare` does
+    write_splits(splits, paths.splits)
+    weights = {}
+    for kind in ("uniqueness", "quality", "both"):
+        lay_out(paths, weights=kind)
+        weights[kind] = {split: np.load(paths.windows / f"labels/{split}_h5.npy")["sample_weight"] for split in SPLITS}
+    mean = (weights["uniqueness"]["train"] * weights["quality"]["train"].astype(float)).mean()
+    for split in SPLITS:
+        product = weights["uniqueness"][split] * weights["quality"][split] / mean
+        np.testing.assert_allclose(weights["both"][split], product, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "uniqueness", "quality"])
+def test_the_kind_of_weights_changes_the_labels_records_and_no_other_file(paths, kind):
+    both, other = lay_out(paths), lay_out(paths, weights=kind)
+    assert {name for name in both if both[name] != other[name]} == {f"labels/{split}_h5.npy" for split in SPLITS}
+
+
+def test_an_unknown_kind_of_weights_is_refused(paths):
+    with pytest.raises(ConfigError, match=r"weights = 'unique': expected 'none', 'uniqueness', 'quality' or 'both'"):
+        lay_out(paths, weights="unique")
 
 
 def test_another_horizon_adds_files_and_changes_none(paths):

@@ -1,6 +1,8 @@
 """Windows against slow, obvious code: one loop over every bar."""
 
+import itertools
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,66 @@ def test_gather_fills_the_buffer_it_is_given():
     np.testing.assert_array_equal(out, dense(X)[[2, 0, 9]])
     assert not buffer[3].any()
     assert X.gather(X.ends[:0], buffer).shape == (0, 5, 3)
+
+
+def slow_thinned(ends, stride, offset):
+    """Walk along the grid of the ends, one step a time."""
+    step = math.gcd(*(later - first for first, later in itertools.pairwise(ends))) or 1
+    wanted, kept = ends[0] + offset * step, []
+    for place, end in enumerate(ends):
+        while wanted < end:
+            wanted += stride * step
+        if wanted == end:
+            kept.append(place)
+    return kept
+
+
+@given(st.sets(st.integers(0, 60), min_size=1), st.integers(1, 6), st.integers(1, 7), st.integers(0, 6))
+def test_thinned_windows_equal_the_slow_oracle(places, spacing, stride, offset):
+    ends, offset = [4 + spacing * place for place in sorted(places)], offset % stride
+    X, expected = example(rows=500, ends=ends), slow_thinned(ends, stride, offset)
+    if expected:
+        assert X.thinned(stride, offset).tolist() == expected
+    else:
+        with pytest.raises(ModelError, match=rf"train_stride {stride} keeps none of {len(ends)} windows; lower it"):
+            X.thinned(stride, offset)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 4])
+def test_the_offsets_share_the_windows_out(stride):
+    X = example(ends=[4, 5, 6, 7, 20, 21, 23, 30, 31, 32, 33, 39])
+    parts = [X.thinned(stride, offset) for offset in range(stride)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(12))
+    assert X.thinned(1).tolist() == list(range(12))
+
+
+def test_a_grid_goes_on_across_a_gap():
+    X = example(ends=[4, 5, 6, 7, 8, 20, 21, 22, 23])
+    assert X.ends[X.thinned(4)].tolist() == [4, 8, 20]
+    assert X.ends[X.thinned(4, 3)].tolist() == [7, 23]
+
+
+def test_windows_of_a_plain_array_are_counted_one_by_one():
+    assert as_windows(np.zeros((7, 5, 3))).thinned(3).tolist() == [0, 3, 6]
+
+
+def test_no_windows_to_thin_is_an_error():
+    with pytest.raises(ModelError, match="train_stride 2 keeps none of 0 windows"):
+        example(ends=[]).thinned(2)
+
+
+@pytest.mark.parametrize("bars", [1, 3, 5, None])
+def test_the_last_bars_of_windows_are_the_ends_of_the_stacked_array(bars):
+    X = example(ends=[4, 9, 12, 30, 39])
+    shorter = X.last(bars)
+    assert shorter.shape == (5, bars or 5, 3)
+    np.testing.assert_array_equal(np.asarray(shorter), dense(X)[:, -(bars or 5) :])
+    assert np.shares_memory(shorter.rows, X.rows)
+
+
+def test_more_bars_than_a_window_has_are_refused():
+    with pytest.raises(ModelError, match="lookback 6 is longer than a window of seq_len 5; shorten it"):
+        example().last(6)
 
 
 @pytest.mark.parametrize("end", [3, 40])
@@ -210,4 +272,4 @@ def test_missing_files_and_labels_are_named(folder):
 @pytest.mark.parametrize("gap", ["soon", "0h", "-2h"])
 def test_max_gap_must_be_a_duration(gap):
     with pytest.raises(ConfigError, match=r"window.max_gap = '.*': expected a duration .*such as '2h'"):
-        validate(WindowConfig, {"seq_len": 4, "max_gap": gap, "train_stride": 1}, "params.yaml", "window")
+        validate(WindowConfig, {"seq_len": 4, "max_gap": gap}, "params.yaml", "window")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from barcast.config import Section, load_yaml, unknown_key, validate
-from barcast.data.labels import LabelConfig
+from barcast.data.labels import LabelSection
 from barcast.data.splits import SplitConfig
 from barcast.data.windows import WindowConfig
 from barcast.errors import ConfigError, ModelError
@@ -48,7 +48,7 @@ class Params(Section):
     horizons: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_unique)]
     models: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
     data: AuditedDataConfig
-    label: LabelConfig
+    label: LabelSection
     split: SplitConfig
     window: WindowConfig
     model: dict[str, Any]
@@ -103,7 +103,7 @@ def load_params(path: Path) -> Params:
     for key, names in (
         ("models", params.models),
         ("tune.models", params.tune.models),
-        ("ensemble.stack", params.ensemble.stack),
+        ("evaluate.out_of_fold", [] if params.evaluate.out_of_fold == "all" else params.evaluate.out_of_fold),
     ):
         _check_names(names, key, path)
     if params.data.source == "bars":

@@ -97,8 +97,11 @@ class Paths:
 
     @property
     def oof(self) -> Path:
-        """Out-of-fold predictions of the stack's members, a folder a cell."""
+        """Out-of-fold predictions, a folder per cell."""
         return self.root / "experiments/oof"
+
+    def oof_predictions(self, cell: str) -> Path:
+        return self.oof / cell / "predictions.parquet"
 
     @property
     def ensembles(self) -> Path:

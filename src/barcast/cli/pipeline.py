@@ -63,7 +63,7 @@ def leaderboard(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
 ) -> None:
-    """Show every cell, ranked by validation log-loss, with test beside it."""
+    """Show every cell, ranked by log-loss out of fold and on validation, with test beside it."""
     from barcast.evaluation.leaderboard import load_leaderboard, render_markdown, render_terminal
 
     paths = Paths(find_root())

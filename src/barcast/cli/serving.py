@@ -17,7 +17,7 @@ Horizon = Annotated[int, typer.Option(help="Bars ahead, one of `horizons` in par
 @app.command()
 def promote(
     horizon: Horizon,
-    model: Annotated[str | None, typer.Option(help="Default: the best by validation log-loss.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: the one that ranks first.")] = None,
     force: Annotated[bool, typer.Option("--force", help="In spite of failed gates; recorded.")] = False,
 ) -> None:
     """Make a cell the champion of its horizon, if it passes every gate."""

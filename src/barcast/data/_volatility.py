@@ -76,6 +76,15 @@ def atr_share(bars: Bars) -> Array:
     return share
 
 
+def mean_true_range(bars: Bars, window: int) -> Array:
+    """Mean over the last bars of Wilder's true range (New Concepts in Technical Trading Systems, 1978), as a share of
+    the close."""
+    before = lag(bars.close, 1)
+    true_range = np.maximum(bars.high, before) - np.minimum(bars.low, before)
+    share: Array = mean(true_range, window) / bars.close
+    return share
+
+
 def volatility_ratio(bars: Bars, short: int, long: int) -> Array:
     """Close-to-close volatility of a short window over that of a long one; 1 where nothing moved."""
     return ratio(close_to_close(bars, short), close_to_close(bars, long), 1.0, ROUNDING)

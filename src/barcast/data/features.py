@@ -7,16 +7,22 @@
   named in the docstring of the function.
 - Rows are treated as consecutive, whatever gap lies between their times.
 
-A feature over a window depends on that window alone. Recursive ones (EMA, RSI, ADX, MACD, TRIX, ATR) remember
+A feature over a window depends only on that window. Recursive ones (EMA, RSI, ADX, MACD, TRIX, ATR) remember
 all earlier bars, with weights that fade: after the warm-up the bars that they started from carry under 0.5 %, and
 after `memory_bars` nothing: wherever the history begins, the same bits come out.
+
+Features that are differences of log prices (returns, ranges, distances, slopes, MACD, volatilities) grow with the
+market's volatility. With `units: atr` each is divided by the average true range of the last 200 bars, so that one
+threshold means the same in a quiet and in a wild month. Their names then end in `_atr`. `atr_share_14` keeps the level
+of volatility, and ratios, shares and oscillators have no unit to change.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +32,7 @@ from pydantic import model_validator
 from barcast.config import Section
 from barcast.data import _indicators as indicators
 from barcast.data import _volatility as measures
-from barcast.data._rolling import Array, Bars
+from barcast.data._rolling import ROUNDING, Array, Bars, ratio
 from barcast.errors import DataError
 
 Feature = Callable[[Bars], Array]
@@ -140,6 +146,11 @@ _RECURSIVE = (
     *("rsi_7", "rsi_14", "rsi_28", "rsi_14_change_5", "macd_12_26", "macd_histogram_12_26_9", "trix_15"),
     *("keltner_place_20", "atr_share_14"),
 )
+_IN_PRICES = re.compile(
+    r"ret_(\d+|open_gap)|candle_(body|range)|range_\d+|(dist|cross|macd)_.+|slope_\d+|trix_15|volume_weighted_ret_20"
+    r"|vol_(close|parkinson|garman_klass|rogers_satchell|yang_zhang)_\d+"
+)
+_UNIT_BARS = 200  # of the average true range that `units: atr` divides by
 _GROUPS: dict[str, Table] = {
     "returns": _RETURNS,
     "candles": _CANDLES,
@@ -153,8 +164,9 @@ _GROUPS: dict[str, Table] = {
 
 
 class FeatureConfig(Section):
-    """Which groups of features to compute; with all of them on there are 107."""
+    """Which groups of features to compute (all of them give 107), and the unit of differences of log prices."""
 
+    units: Literal["price", "atr"]
     returns: bool
     candles: bool
     trend: bool
@@ -177,18 +189,28 @@ class FeatureConfig(Section):
 
 def feature_names(config: FeatureConfig) -> list[str]:
     """The columns that `compute_features` makes, in their order."""
-    return [name for group in config.groups() for name in _GROUPS[group]]
+    return [f"{name}_atr" if _in_atr(name, config) else name for name in _functions(config)]
 
 
 def warmup_bars(config: FeatureConfig) -> int:
     """Rows at the top of each symbol to drop: some feature is unknown there, or remembers where it started."""
-    return max(_WARMUP[group] for group in config.groups())
+    in_atr = any(_in_atr(name, config) for name in _functions(config))
+    return max(_UNIT_BARS * in_atr, *(_WARMUP[group] for group in config.groups()))
 
 
 def memory_bars(config: FeatureConfig) -> int:
     """Bars before t that any feature of t can feel, to the last bit."""
-    recursive = any(name in _RECURSIVE for name in feature_names(config))
+    recursive = any(name in _RECURSIVE for name in _functions(config))
     return _MEMORY if recursive else warmup_bars(config)
+
+
+def _functions(config: FeatureConfig) -> Table:
+    """The features of the groups that are on, by their names in units of price."""
+    return {name: function for group in config.groups() for name, function in _GROUPS[group].items()}
+
+
+def _in_atr(name: str, config: FeatureConfig) -> bool:
+    return config.units == "atr" and _IN_PRICES.fullmatch(name) is not None
 
 
 def compute_features(bars: pd.DataFrame, config: FeatureConfig, last: int | None = None) -> pd.DataFrame:
@@ -202,14 +224,17 @@ def compute_features(bars: pd.DataFrame, config: FeatureConfig, last: int | None
 
     Returns:
         [n, F] (or [last, F]) float64 with the index of `bars`; NaN in the first `warmup_bars(config)` rows of `bars`.
+        A feature in units of ATR is 0 where the ATR is: nothing moved.
     """
     rows = len(bars) if last is None else min(last, len(bars))
     whole = Bars(bars)
     near = Bars(bars.iloc[max(len(bars) - rows - warmup_bars(config), 0) :]) if rows < len(bars) else whole
-    functions = [item for group in config.groups() for item in _GROUPS[group].items()]
+    functions = _functions(config)
+    unit = measures.mean_true_range(near, _UNIT_BARS)
     values = np.empty((len(functions), rows))  # [F, n]: each feature contiguous, the frame a view of it
-    for row, (name, function) in zip(values, functions, strict=True):
-        row[:] = function(whole if name in _RECURSIVE else near)[-rows:]
+    for row, (name, function) in zip(values, functions.items(), strict=True):
+        found = function(whole if name in _RECURSIVE else near)[-rows:]
+        row[:] = ratio(found, unit[-rows:], 0.0, ROUNDING) if _in_atr(name, config) else found
     return pd.DataFrame(values.T, index=bars.index[len(bars) - rows :], columns=feature_names(config), copy=False)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,7 @@ def _horizon_name(key: str) -> str:
 HorizonName = Annotated[str, AfterValidator(_horizon_name)]
 Distance = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Reach = Annotated[int, Field(ge=1)]
+Weights = Literal["none", "uniqueness", "quality", "both"]
 
 
 class BarrierConfig(Section):
@@ -108,6 +109,16 @@ class LabelConfig(Section):
         problem = f"{_PARAMS}: horizon {horizon} needs the block 'label.horizons.h{horizon}', which is missing"
         close = nearest(f"h{horizon}", self.horizons) or next(iter(self.horizons), None)
         return problem + (f"; the closest there is '{close}'" if close else "; label.horizons is empty")
+
+
+class LabelSection(LabelConfig):
+    """`label:` of params.yaml: how bars are labelled, and what a label weighs in training.
+
+    `uniqueness` and `quality` are the two factors of `sample_weights`, `both` is their product, the column
+    `sample_weight_h{h}`. With `none` every label weighs 1.
+    """
+
+    weights: Weights
 
 
 def label_columns(horizon: int) -> list[str]:

@@ -43,7 +43,6 @@ class WindowConfig(Section):
 
     seq_len: Annotated[int, Field(ge=1)]
     max_gap: Annotated[str, AfterValidator(_positive_duration)]
-    train_stride: Annotated[int, Field(ge=1)]
 
     @property
     def max_gap_ns(self) -> int:
@@ -117,6 +116,29 @@ class Windows:
     def select(self, index: slice | npt.ArrayLike) -> Windows:
         """The windows at `index` (slice, positions or mask), still lazy."""
         return Windows(self.rows, self.ends[index], self.seq_len)  # type: ignore[index]
+
+    def thinned(self, stride: int, offset: int = 0) -> IntArray:
+        """The positions of every `stride`-th window from the `offset`-th on, counted on the grid of the windows' ends:
+        across a gap too, so that lagged columns of thinned windows are evenly spaced.
+
+        Raises:
+            ModelError: no window is there.
+        """
+        step = int(np.gcd.reduce(np.diff(self.ends))) or 1
+        kept: IntArray = np.flatnonzero((self.ends - self.ends[:1]) // step % stride == offset)
+        if not len(kept):
+            raise ModelError(f"train_stride {stride} keeps none of {len(self)} windows; lower it")
+        return kept
+
+    def last(self, bars: int | None) -> Windows:
+        """The same windows without all but their last `bars` bars, still lazy; None keeps them whole.
+
+        Raises:
+            ModelError: they are shorter.
+        """
+        if bars is not None and bars > self.seq_len:
+            raise ModelError(f"lookback {bars} is longer than a window of seq_len {self.seq_len}; shorten it")
+        return Windows(self.rows, self.ends, bars or self.seq_len)
 
     def gather(self, ends: IntArray, out: FloatArray | None = None) -> FloatArray:
         """Copy the windows that end at rows `ends` into `[n, L, F]`.

@@ -52,12 +52,13 @@ def integrated_gradients(model: NetworkModel, X: Windows, steps: int) -> Array:
         steps: points of the path.
 
     Returns:
-        `[N, L, F]`.
+        `[N, L, F]`, of the L bars that the network sees.
     """
     from barcast.training.session import torch_session
 
     with torch_session(model.config, model.config.threads, answering=True) as device:
-        parts = [X.select(slice(start, start + BATCH)) for start in range(0, len(X), BATCH)]
+        seen = X.last(model.config.lookback)
+        parts = [seen.select(slice(start, start + BATCH)) for start in range(0, len(X), BATCH)]
         found = [_of_batch(model, np.asarray(part), steps, device) for part in parts]
     return np.concatenate(found)
 
@@ -65,16 +66,20 @@ def integrated_gradients(model: NetworkModel, X: Windows, steps: int) -> Array:
 def _of_batch(model: NetworkModel, x: npt.NDArray[np.float32], steps: int, device: object) -> Array:
     import torch
 
-    network = model._network.to(device).eval()  # type: ignore[call-overload]
-    classes = len(model._classes.present)
+    networks = [network.to(device).eval() for network in model._networks]  # type: ignore[call-overload]
+
+    def log_p(point: torch.Tensor) -> torch.Tensor:
+        """Of the present classes, up to a constant: the networks' mean probabilities, `[N, L, F] -> [N, m]`."""
+        logits = torch.stack([network(point)[:, : len(model._classes.present)] for network in networks])
+        return torch.log_softmax(logits, dim=2).logsumexp(dim=0)
+
     values = torch.as_tensor(x, device=device)  # type: ignore[arg-type]
     total = torch.zeros(values.shape, dtype=torch.float64)  # on the CPU: Apple's device has no such numbers
     with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have gradients in training alone
         with torch.no_grad():
-            favoured = network(values)[:, :classes].argmax(dim=1, keepdim=True)  # [N, 1]
+            favoured = log_p(values).argmax(dim=1, keepdim=True)  # [N, 1]
         for step in range(steps):
             point = (values * ((step + 0.5) / steps)).requires_grad_(True)
-            log_p = torch.log_softmax(network(point)[:, :classes], dim=1).gather(1, favoured)
-            total += torch.autograd.grad(log_p.sum(), point)[0].cpu()
+            total += torch.autograd.grad(log_p(point).gather(1, favoured).sum(), point)[0].cpu()
     gradients: Array = (total * values.cpu() / steps).numpy()
     return gradients

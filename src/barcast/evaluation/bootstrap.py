@@ -32,6 +32,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "sortino": (-math.inf, math.inf),
     **dict.fromkeys(("log_loss", "profit_factor", "trades"), (0, math.inf)),
     "brier": (0, 2),
+    "rank": (-1, 1),
 }
 _SHARE = (0, 1)  # of every other metric
 _MIN_DEFINED = 0.9  # of the resamples; below it a metric has no interval

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,10 +18,12 @@ from barcast.evaluation.calibration import reliability_table
 from barcast.evaluation.conformal import ConformalSets, Score, coverage_by_month, coverage_metrics
 from barcast.evaluation.metrics import Metrics, classification_metrics, probability_metrics
 from barcast.evaluation.postprocess import Postprocess
-from barcast.evaluation.scaling import Choice, Judge, choose_scaling
-from barcast.evaluation.slices import CALIBRATION, RANKED, TEST, Parts, validation_parts
+from barcast.evaluation.scaling import Choice, Period, choose_scaling
+from barcast.evaluation.slices import CALIBRATION, RANKED, TEST, Parts, calibration_periods, validation_parts
 from barcast.evaluation.trading import Backtest, backtest
 from barcast.models.base import BaseModel, Labels, PredictionOutput
+
+_STRETCHES = 3  # of the calibration slice, periods beside the folds
 
 
 class CalibrationConfig(Section):
@@ -45,10 +47,11 @@ class EvaluateSection(ScoringConfig):
     """`evaluate:` of params.yaml."""
 
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    out_of_fold: Literal["all"] | list[str]
 
 
 class EvaluateConfig(ScoringConfig):
-    """The settings of the stage: those of params.yaml but the seeds, and the purge inside validation."""
+    """The settings of the stage: how a cell is scored, and the purge inside validation."""
 
     purge_bars: Annotated[int, Field(ge=0)]
 
@@ -119,8 +122,18 @@ class Scored:
 
     postprocess: Postprocess
     choice: Choice
+    folds: Sequence[Period]
     val: Evaluation
     test: Evaluation
+
+    @property
+    def folds_json(self) -> dict[str, object] | None:
+        """Log-loss out of fold, calibrated without the fold in question; None where there were no folds."""
+        if not self.folds:
+            return None
+        windows, losses = [len(fold.y) for fold in self.folds], self.choice.used[: len(self.folds)]
+        mean = float(np.average(losses, weights=windows))
+        return {"log_loss": mean, "windows": sum(windows), "by_fold": losses.tolist()}
 
     @property
     def splits(self) -> dict[str, Evaluation]:
@@ -137,7 +150,8 @@ class Scored:
             "buy_hold": {name: found.buy_hold for name, found in splits.items()},
             "abstention": rules,
             "conformal": {name: found.conformal for name, found in splits.items()},
-            "calibration": {"method": self.choice.scaling.method, "candidates": dict(self.choice.losses)},
+            "calibration": {"method": self.choice.scaling.method, "candidates": self.choice.losses},
+            "folds": self.folds_json,
             "windows": {str(part): parts.count(part) for part in sorted(set(parts))},
         }
 
@@ -145,42 +159,49 @@ class Scored:
 class Evaluator:
     """Fits what comes after a model on validation, and measures model and all on both splits.
 
-    Validation is cut in two (`validation_parts`). The calibration slice fits scaling and prediction sets; the rest
-    decides which scaling is used and from which threshold on a rule acts, and its log-loss ranks the cells. Test
-    fits and chooses nothing. Where a scaling is used, both come from the same windows, so the sets' guarantee holds
-    up to what the scaling's one or six parameters take (docs/evaluation.md, "Prediction sets").
+    Validation is cut in two (`validation_parts`). The calibration slice and, where there are some, the out-of-fold
+    predictions inside train choose and fit the scaling (`choose_scaling`); the slice fits the prediction sets. The
+    rest of validation decides from which threshold on a rule acts, and ranks the cells. Test fits and chooses nothing.
+    Where a scaling is used, it and the sets come from the same windows, so the sets' guarantee holds up to what the
+    scaling's one or six parameters take (docs/evaluation.md, "Prediction sets").
     """
 
     def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
 
-    def evaluate(self, model: BaseModel, val: Split, test: Split) -> Scored:
+    def evaluate(self, model: BaseModel, val: Split, test: Split, folds: Sequence[Period] = ()) -> Scored:
         """Predict both splits and score them, unweighted.
+
+        Args:
+            model: fitted.
+            val: validation.
+            test: test.
+            folds: the model's out-of-fold predictions inside train, where it has some.
 
         Raises:
             ModelError: the model is not fitted, or was fitted on windows of another shape.
             DataError: a close is no price, or validation is too short to be cut in two.
         """
-        return self.score(Answers.of(model, val), Answers.of(model, test))
+        return self.score(Answers.of(model, val), Answers.of(model, test), folds)
 
-    def score(self, val: Answers, test: Answers) -> Scored:
+    def score(self, val: Answers, test: Answers, folds: Sequence[Period] = ()) -> Scored:
         """The same from what a model said: also for probabilities that no single model gave."""
         parts = validation_parts(val.bars, self.config.calibration.share, self.config.purge_bars)
-        postprocess, choice = self._fit(val, parts)
+        postprocess, choice = self._fit(val, parts, folds)
         return Scored(
             postprocess,
             choice,
+            folds,
             self._measure(postprocess, val, parts),
             self._measure(postprocess, test, np.full(len(test.y), TEST)),
         )
 
-    def _fit(self, val: Answers, parts: Parts) -> tuple[Postprocess, Choice]:
+    def _fit(self, val: Answers, parts: Parts, folds: Sequence[Period]) -> tuple[Postprocess, Choice]:
         config, raw = self.config, val.output.probabilities
         fitted, ranked = parts == CALIBRATION, parts == RANKED
-        judge = Judge(
-            raw[ranked], val.y[ranked], val.bars["datetime"][ranked].to_numpy("datetime64[ns]"), config.purge_bars
-        )
-        choice = choose_scaling(config.calibration.methods, raw[fitted], val.y[fitted], judge)
+        stretches = calibration_periods(val.bars, parts, _STRETCHES, config.purge_bars)
+        own = [Period(raw[chosen], val.y[chosen]) for chosen in stretches]
+        choice = choose_scaling(config.calibration.methods, folds, own)
         published = choice.scaling.apply(raw)
         conformal = ConformalSets.fit(published[fitted], val.y[fitted], config.sets, config.alpha)
         threshold = choose_threshold(published[ranked], val.bars[ranked], config.cost_bps)

@@ -1,4 +1,4 @@
-"""All cells beside each other, ranked by validation log-loss: as data, Markdown and terminal tables."""
+"""All cells beside each other, ranked by log-loss out of fold and on validation: as data, Markdown and tables."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ _STYLES = {"better": "green", "worse": "red", "noise": "dim", "in": "cyan"}
 class Row:
     """One cell's place among those of its horizon (docs/evaluation.md, "Files").
 
-    All but `val_log_loss` is measured on test; None: undefined, or a difference to itself.
+    `score` ranks the rows (`rank_scores`). All but it and `val_log_loss` is measured on test; None: undefined, or a
+    difference to itself.
     """
 
     rank: int
     model: str
+    score: float
     val_log_loss: float
     test_log_loss: Interval
     delta_reference: Delta | None
@@ -63,16 +65,18 @@ class Row:
         cls,
         rank: int,
         model: str,
+        score: float,
         metrics: Mapping[str, Any],
         standing: Standing,
         trials: Trials,
         mcs_size: float,
     ) -> Row:
-        """From a cell's metrics.json, its standing among the others, and all that was tried."""
+        """From what ranks a row, its metrics.json, its standing among the others, and all that was tried."""
         measured = standing.metrics
         return cls(
             rank=rank,
             model=model,
+            score=score,
             val_log_loss=metrics["val"]["log_loss"],
             test_log_loss=measured["log_loss"],
             delta_reference=standing.delta_reference,
@@ -175,9 +179,10 @@ def _signed(digits: int) -> Callable[[float], str]:
 def columns(reference: str) -> list[Column]:
     """The columns of every rendering, in order; the names are the model's own in `rank` and `model`."""
     return [
-        Column("rank", "#", "place by validation log-loss", str),
+        Column("rank", "#", "place by score", str),
         Column("model", "model", "", str),
-        Column("val_log_loss", "val", "log-loss on the ranked part of validation; ranks the table", "{:.4f}".format),
+        Column("score", "score", "log-loss out of fold and on the ranked part of validation; ranks", "{:.4f}".format),
+        Column("val_log_loss", "val", "log-loss on the ranked part of validation", "{:.4f}".format),
         Column("test_log_loss", "test log-loss", "in nats, lower is better", "{:.4f}".format),
         Column("delta_reference", f"Δ {reference}", f"test log-loss minus {reference}'s", _signed(4)),
         Column("verdict", "verdict", f"whether that difference to {reference} is real", str),
@@ -246,7 +251,8 @@ def render_terminal(leaderboard: Leaderboard, console: Console) -> None:
 def caption(leaderboard: Leaderboard) -> str:
     """What a reader must know to read the table."""
     return (
-        "Ranked by validation log-loss; every other figure is on the test split, trading net of costs. "
+        "Ranked by score: log-loss out of fold inside train and on validation. val: on validation only. Every other "
+        "figure is on the test split, trading net of costs. "
         f"±: {leaderboard.level:.0%} interval, block bootstrap over time. Δ: test log-loss minus that of "
         f"{leaderboard.reference}, below 0 is better; its intervals hold for all models of a horizon at once. "
         "●: in the model confidence set."

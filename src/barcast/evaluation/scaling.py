@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from barcast.models.base import CLASSES, EPSILON, Labels, Probabilities, log_loss
 
 Method = Literal["none", "temperature", "vector"]
 
 _LOG_TEMPERATURE = (-3.0, 3.0)  # 0.05 … 20: beyond it lies certainty, or the same answer to everything
-_FEWEST_BATCHES = 5  # a spread among fewer means is a guess, and one alone has none
+FEWEST_PERIODS = 3  # a spread among fewer is a guess
 
 Array = npt.NDArray[np.float64]
 
@@ -50,45 +50,37 @@ NO_SCALING = Scaling("none", (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The scaling that is used, and the log-loss of each that was tried on the judging windows."""
-
-    scaling: Scaling
-    losses: dict[Method, float]
-
-
-@dataclass(frozen=True)
-class Judge:
-    """M windows that no scaling was fitted on: `probabilities` `[M, 3]`, `y` `[M]`, and the time `[M]` of each.
-    Windows less than `reach` times apart may share bars of their labels."""
+class Period:
+    """Out-of-sample predictions of one stretch of time: `probabilities` `[M, 3]` and labels `y` `[M]`."""
 
     probabilities: Probabilities
     y: Labels
-    times: npt.NDArray[Any]
-    reach: int
+
+
+def fold_periods(frame: pd.DataFrame) -> list[Period]:
+    """Out-of-fold predictions (`fold, p_down, p_flat, p_up, label`) as one period per fold."""
+    return [
+        Period(fold[["p_down", "p_flat", "p_up"]].to_numpy(np.float64), fold["label"].to_numpy(np.int64))
+        for _, fold in frame.groupby("fold", sort=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The scaling that is used, and the held-out log-loss of each that was tried, by period `[P]`."""
+
+    scaling: Scaling
+    held_out: dict[Method, Array]
 
     @property
-    def batches(self) -> int:
-        """How many batches `standard_error` has to go by."""
-        return int(self._batch.max(initial=-1)) + 1
+    def losses(self) -> dict[Method, float]:
+        """Mean held-out log-loss over the periods, by method."""
+        return {method: float(values.mean()) for method, values in self.held_out.items()}
 
-    @cached_property
-    def _batch(self) -> npt.NDArray[np.int64]:
-        batch: npt.NDArray[np.int64] = np.unique(self.times, return_inverse=True)[1] // max(self.reach, 1)
-        return batch
-
-    def losses(self, scaling: Scaling) -> Array:
-        """The log-loss of each window, `[M]`."""
-        true = scaling.apply(self.probabilities)[np.arange(len(self.y)), self.y + 1]
-        losses: Array = -np.log(np.clip(true, EPSILON, 1.0))
-        return losses
-
-    def standard_error(self, values: Array) -> float:
-        """Of the mean of `[M]` values that depend on each other over time: from the means of neighbouring times,
-        `reach` together (batch means; Law and Kelton, *Simulation Modeling and Analysis*, 9.5.3)."""
-        count, total = np.bincount(self._batch), np.bincount(self._batch, values)
-        off = total - count * values.mean()
-        return float(np.sqrt(off @ off * len(count) / max(len(count) - 1, 1)) / len(values))
+    @property
+    def used(self) -> Array:
+        """Held-out log-loss of the scaling that is used, by period `[P]`."""
+        return self.held_out[self.scaling.method]
 
 
 def fit_scaling(method: Method, probabilities: Probabilities, y: Labels) -> Scaling:
@@ -98,32 +90,48 @@ def fit_scaling(method: Method, probabilities: Probabilities, y: Labels) -> Scal
     return _fit_temperature(probabilities, y) if method == "temperature" else _fit_vector(probabilities, y)
 
 
-def choose_scaling(methods: Sequence[Method], probabilities: Probabilities, y: Labels, judge: Judge) -> Choice:
-    """Fit each method, and use one only where it helps windows that it was not fitted on.
+def choose_scaling(methods: Sequence[Method], folds: Sequence[Period], own: Sequence[Period]) -> Choice:
+    """Fit each method, and use one only where it helps periods that it was not fitted on.
 
-    Of the methods tried, `none` among them, the simplest wins whose log-loss there is within one standard error
-    of the best one's (Breiman et al. 1984, 3.4.3): a gain that the next stretch of time may take back is no reason
-    to bend probabilities. Where the windows make fewer than five batches there is no error to go by, and `none` is
-    used.
+    Each method is fitted on all periods but one and scored on that one, in turn. Of the methods tried, `none` among
+    them, the simplest wins whose mean log-loss is within one standard error of the best one's (Breiman et al. 1984,
+    3.4.3), by the spread of the paired difference over the periods: a gain that the next period may take back is no
+    reason to bend probabilities. Nor is a gain on the folds alone: their models learnt from less and are the surer of
+    less for it, so a method must not lose on the model's own periods either. Fewer than three periods say nothing of
+    the spread, and `none` is used. What is used is fitted again on all periods.
 
     Args:
         methods: what to try beside `none`, simplest first.
-        probabilities: `[N, 3]` of the calibration slice.
-        y: its labels, `[N]`.
-        judge: the rest of validation.
+        folds: periods that models fitted on less than the whole of train predicted.
+        own: periods that the model itself predicted. No label of one period reaches into another.
     """
-    tried = [NO_SCALING, *(fit_scaling(method, probabilities, y) for method in methods)]
-    losses = {scaling.method: judge.losses(scaling) for scaling in tried}
-    means = {method: float(values.mean()) for method, values in losses.items()}
-    if judge.batches < _FEWEST_BATCHES:
-        return Choice(NO_SCALING, means)
-    best = losses[min(means, key=lambda method: means[method])]
+    periods = [*folds, *own]
+    none = np.array([log_loss(period.probabilities, period.y) for period in periods])
+    if len(periods) < FEWEST_PERIODS:
+        return Choice(NO_SCALING, {"none": none})
+    held_out: dict[Method, Array] = {"none": none, **{method: _held_out(method, periods) for method in methods}}
+    best = min(held_out.values(), key=lambda losses: float(losses.mean()))
 
-    def close(scaling: Scaling) -> bool:
-        excess = losses[scaling.method] - best
-        return bool(excess.mean() <= judge.standard_error(excess))
+    def close(method: Method) -> bool:
+        excess, lost = held_out[method] - best, (held_out[method] - none)[len(folds) :]
+        return bool(excess.mean() <= excess.std(ddof=1) / np.sqrt(len(periods)) and lost.sum() <= 0)
 
-    return Choice(next(scaling for scaling in tried if close(scaling)), means)
+    method: Method = next((method for method in held_out if close(method)), "none")
+    return Choice(_fit_on(method, periods), held_out)
+
+
+def _held_out(method: Method, periods: Sequence[Period]) -> Array:
+    """The log-loss of each period under the scaling that the others give, `[P]`."""
+    losses = []
+    for number, period in enumerate(periods):
+        scaling = _fit_on(method, [*periods[:number], *periods[number + 1 :]])
+        losses.append(log_loss(scaling.apply(period.probabilities), period.y))
+    return np.array(losses)
+
+
+def _fit_on(method: Method, periods: Sequence[Period]) -> Scaling:
+    probabilities = np.concatenate([period.probabilities for period in periods])
+    return fit_scaling(method, probabilities, np.concatenate([period.y for period in periods]))
 
 
 def _fit_temperature(probabilities: Probabilities, y: Labels) -> Scaling:

@@ -45,3 +45,26 @@ def validation_parts(windows: pd.DataFrame, share: float, purge_bars: int) -> Pa
                 f"{share}, {purge_bars} purged for each symbol); widen the validation split or change the share"
             )
     return parts
+
+
+def calibration_periods(windows: pd.DataFrame, parts: Parts, count: int, purge_bars: int) -> list[npt.NDArray[np.intp]]:
+    """Cut the calibration slice into `count` consecutive stretches of time, the same cuts for every symbol.
+
+    At the end of each, `purge_bars` windows of every symbol are left out. A stretch without a window is left out too.
+
+    Args:
+        windows: N rows of `datetime, symbol`.
+        parts: `[N]`, of `validation_parts`.
+        count: how many stretches.
+        purge_bars: at least the longest label reach.
+
+    Returns:
+        Positions among the N windows, for each stretch.
+    """
+    own = windows[parts == CALIBRATION].reset_index(names="position")
+    times = np.unique(own["datetime"].to_numpy("datetime64[ns]"))
+    number = np.searchsorted(times, own["datetime"].to_numpy("datetime64[ns]")) * count // max(len(times), 1)
+    to_end = own.groupby([own["symbol"], number])["datetime"].rank(method="first", ascending=False)
+    kept = (to_end > purge_bars) | (number == count - 1)  # the slice's own end is purged already
+    found = [np.flatnonzero((number == stretch) & kept) for stretch in range(count)]
+    return [own["position"].to_numpy()[chosen] for chosen in found if len(chosen)]

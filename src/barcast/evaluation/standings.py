@@ -255,7 +255,7 @@ def joint_deltas(
     resample moves has none."""
     if not pairs:
         return {}
-    resampled = {name: _log_losses(entrant, sample.draws) for name, entrant in everyone.items()}
+    resampled = {name: resampled_losses(entrant, sample.draws) for name, entrant in everyone.items()}
     values = np.array([everyone[a].run_losses.mean() - everyone[b].run_losses.mean() for a, b in pairs])
     spread = joint_spread(values, np.column_stack([resampled[a] - resampled[b] for a, b in pairs]), sample)
     found = {}
@@ -266,7 +266,7 @@ def joint_deltas(
     return found
 
 
-def _log_losses(entrant: Entrant, draws: Draws) -> Array:
+def resampled_losses(entrant: Entrant, draws: Draws) -> Array:
     """The log-loss of each resample, the mean over the runs, `[B]`."""
     rows = np.bincount(entrant.measured.place, minlength=entrant.measured.times)
     scale = len(entrant.measured.y) / entrant.measured.times
@@ -277,9 +277,9 @@ def _log_losses(entrant: Entrant, draws: Draws) -> Array:
 def _seeds(entrant: Entrant, reference: Entrant, sample: Sample) -> SeedSpread | None:
     if not entrant.repeats:
         return None
-    apart = _log_losses(entrant, sample.draws)
+    apart = resampled_losses(entrant, sample.draws)
     if entrant.name != reference.name:
-        apart = apart - _log_losses(reference, sample.draws)
+        apart = apart - resampled_losses(reference, sample.draws)
     seed, windows = entrant.seed_sd**2, float(apart.var())
     share = seed / (seed + windows) if seed + windows > 0 else 0.0
     return SeedSpread(len(entrant.runs), float(entrant.run_losses.mean()), entrant.seed_sd, share)

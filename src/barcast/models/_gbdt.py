@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from barcast.data.windows import FloatArray, Windows
+from barcast.data.windows import FloatArray, IntArray, Windows
 from barcast.errors import ModelError
 from barcast.files import read_json, write_json
 from barcast.models._classes import SeenClasses
@@ -93,7 +93,8 @@ class BoosterModel(BaseModel):
         weight: npt.NDArray[np.float32],
         log: Log,
     ) -> None:
-        used = weight > 0
+        thinned = X_train.thinned(self.config.train_stride)
+        used = thinned[weight[thinned] > 0]
         self._classes = SeenClasses.of(y_train[used])
         seen = self._classes.holds(y_val)
         if not seen.any():
@@ -102,7 +103,7 @@ class BoosterModel(BaseModel):
             )
         view = self._view(X_train.seq_len)
         train = self._labelled(view, X_train, y_train, used, weight)
-        val = self._labelled(view, X_val, y_val, seen, np.ones(len(y_val), np.float32))
+        val = self._labelled(view, X_val, y_val, np.flatnonzero(seen), np.ones(len(y_val), np.float32))
         watch = RoundWatch(self.config, self._classes, float(seen.mean()), log)
         bins = bin_table(train.table, POINTS_PER_BIN * self.config.max_bins, self.config.random_seed)
         if (bins[0] == bins[-1]).all():  # the least and the greatest values
@@ -125,7 +126,7 @@ class BoosterModel(BaseModel):
         return threads if len(block) > FEW_WINDOWS else 1
 
     def _labelled(
-        self, view: LagView, X: Windows, y: Labels, rows: npt.NDArray[np.bool_], weight: npt.NDArray[np.float32]
+        self, view: LagView, X: Windows, y: Labels, rows: IntArray, weight: npt.NDArray[np.float32]
     ) -> Labelled:
         return Labelled(view.table(X.select(rows)), self._classes.encode(y[rows]), weight[rows])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,34 +20,42 @@ from barcast.models.base import BaseModel, EarlyStoppingConfig, Labels, Log, Pro
 from barcast.training.loop_config import LoopConfig
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+_SEED_STEP = 10_007  # between the seeds of networks that are averaged, far beyond those of `evaluate.seeds`
 
 
 class NetworkConfig(LoopConfig, EarlyStoppingConfig):
-    """What every network is told: how it is trained. Its architecture stands in a subclass.
+    """What every network is told: what it sees and how it is trained. Its architecture stands in a subclass.
 
     Early stopping looks at every `watch_stride`-th validation window: neighbours share all bars but one, so
     the others would cost more time than they tell.
     """
 
     watch_stride: Annotated[int, Field(ge=1)]
+    lookback: Annotated[int, Field(ge=1)] | None  # bars of a window that the network sees, the last ones; null: all
+    average_seeds: Annotated[int, Field(ge=1)]  # networks whose probabilities are averaged
 
 
 class NetworkModel(BaseModel):
-    """A torch network of `[B, L, F] -> [B, 3]`, trained by `barcast.training.loop`.
+    """Torch networks of `[B, L, F] -> [B, 3]`, trained by `barcast.training.loop`; their mean probabilities.
+
+    The networks differ by the seed of their weights and batches, and by the training windows: each begins its
+    `train_stride` at another window, so together they learn from more of them. Every one is stopped early by itself.
 
     Windows that weigh 0 are left out, and a class that the train windows lack is answered as `SeenClasses`
     says. `train_log_loss` is the weighted mean over an epoch while it trains, dropout on; `val_log_loss` is
-    unweighted, of the windows that early stopping looks at. The first epoch also logs what the network is: see
-    `barcast.networks.describe`.
+    unweighted, of the windows that early stopping looks at; both are of one network, whose epochs are logged from step
+    `network · max_epochs` on. The first epoch also logs what a network is: see `barcast.networks.describe`.
     """
 
     _classes: SeenClasses
-    _network: nn.Module
+    _networks: list[nn.Module]
 
     @abstractmethod
     def _build(self, seq_len: int, width: int) -> nn.Module:
-        """The untrained network for windows of `seq_len` bars and `width` features; torch is seeded already.
+        """An untrained network for windows of `seq_len` bars and `width` features; torch is seeded already.
 
         Raises:
             ModelError: a window too short for the architecture; names the shortest that it takes.
@@ -64,51 +74,78 @@ class NetworkModel(BaseModel):
         from barcast.training.loop import Examples, Watch, fit_network, seeded
         from barcast.training.session import torch_session
 
-        config, used = self.config, weight > 0
-        self._classes = SeenClasses.of(y_train[used])
-        examples = Examples(
-            X_train.select(used), self._classes.encode(y_train[used]), weight[used] / weight[used].mean()
-        )
+        config = self.config
+        self._classes, self._networks = SeenClasses.of(y_train[weight > 0]), []
+        X, watched = (windows.last(config.lookback) for windows in (X_train, X_val))
+        watched, truth = watched.select(slice(None, None, config.watch_stride)), y_val[:: config.watch_stride]
         with torch_session(config, config.threads) as device:
-            seeded(config.random_seed)
-            self._network = self._build(X_train.seq_len, len(self.feature_columns))
-            facts = describe(self._network, X_train.seq_len, len(self.feature_columns))
-            watched, truth = X_val.select(slice(None, None, config.watch_stride)), y_val[:: config.watch_stride]
-            watch = Watch(
-                name=config.model_name,
-                score=lambda: log_loss(self._predict_proba(watched), truth),
-                patience=config.patience if config.early_stopping else None,
-                log=lambda metrics, step: log({**metrics, **(facts if step == 0 else {})}, step),
-                folder=self.unfinished_folder,
-            )
-            fit_network(self._network, examples, config, device, config.random_seed + 1, watch)
+            for number in range(config.average_seeds):
+                seed = config.random_seed + number * _SEED_STEP
+                seeded(seed)
+                network = self._build(X.seq_len, len(self.feature_columns))
+                facts = {} if number else describe(network, X.seq_len, len(self.feature_columns))
+                thinned = X.thinned(config.train_stride, number * config.train_stride // config.average_seeds)
+                used = thinned[weight[thinned] > 0]
+                examples = Examples(
+                    X.select(used),
+                    self._classes.encode(y_train[used]),
+                    weight[used] / weight[used].mean(),
+                    len(self._classes.present),
+                )
+                watch = Watch(
+                    name=config.model_name,
+                    score=partial(self._loss, network, watched, truth, device),
+                    patience=config.patience if config.early_stopping else None,
+                    log=_numbered(log, number * config.max_epochs, facts),
+                    folder=self.unfinished_folder and self.unfinished_folder / str(number),
+                )
+                fit_network(network, examples, config, device, seed + 1, watch)
+                self._networks.append(network)
+
+    def _loss(self, network: nn.Module, X: Windows, y: Labels, device: torch.device) -> float:
+        return log_loss(self._classes.expand(self._softmax(network, X, device)), y)
 
     def _predict_proba(self, X: Windows) -> Probabilities:
-        from barcast.training.loop import predict_logits
         from barcast.training.session import torch_session
 
+        windows = X.last(self.config.lookback)
         with torch_session(self.config, self.config.threads, answering=True) as device:
-            logits = predict_logits(self._network, X, self.config, device).astype(np.float64)
+            each = [self._softmax(network, windows, device) for network in self._networks]
+        return self._classes.expand(np.mean(each, axis=0))
+
+    def _softmax(self, network: nn.Module, X: Windows, device: torch.device) -> Probabilities:
+        """One network's probabilities of the present classes, `[N, m]`."""
+        from barcast.training.loop import predict_logits
+
+        logits = predict_logits(network, X, self.config, device).astype(np.float64)
         logits = logits[:, : len(self._classes.present)]  # [N, 3] -> [N, m]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return self._classes.expand(powers / powers.sum(axis=1, keepdims=True))
+        probabilities: Probabilities = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
 
     def _save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
         write_json(folder / "classes.json", self._classes.to_json())
-        state = {name: value.detach().cpu().contiguous() for name, value in self._network.state_dict().items()}
-        save_file(state, folder / "network.safetensors")
+        for number, network in enumerate(self._networks):
+            state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+            save_file(state, folder / f"network_{number}.safetensors")
 
     def _load(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
         if self.seq_len is None:
             raise ModelError(f"{folder / 'model.json'}: no seq_len; train the model again")
-        self._classes = SeenClasses.from_json(read_json(folder / "classes.json"))
-        self._network = self._build(self.seq_len, len(self.feature_columns))
-        self._network.load_state_dict(load_file(folder / "network.safetensors"))
-        self._network.eval()
+        self._classes, self._networks = SeenClasses.from_json(read_json(folder / "classes.json")), []
+        for number in range(self.config.average_seeds):
+            network = self._build(self.config.lookback or self.seq_len, len(self.feature_columns))
+            network.load_state_dict(load_file(folder / f"network_{number}.safetensors"))
+            self._networks.append(network.eval())
+
+
+def _numbered(log: Log, first: int, facts: Mapping[str, float]) -> Log:
+    """A log of one network among several, whose epochs count from `first`; its first one also logs `facts`."""
+    return lambda metrics, step: log({**metrics, **(facts if step == 0 else {})}, first + step)
 
 
 def too_short(name: str, seq_len: int, least: int, why: str) -> ModelError:

@@ -41,7 +41,13 @@ class ModelConfig(Section):
     threads: Annotated[int, Field(ge=1)]
 
 
-class EarlyStoppingConfig(ModelConfig):
+class LearnerConfig(ModelConfig):
+    """For models that learn from single windows, of every `train_stride`-th."""
+
+    train_stride: Annotated[int, Field(ge=1)]
+
+
+class EarlyStoppingConfig(LearnerConfig):
     """For models that learn in rounds or epochs and are watched on the validation split."""
 
     early_stopping: bool

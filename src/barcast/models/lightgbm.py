@@ -26,7 +26,7 @@ from barcast.models.registry import ModelRegistry
 
 
 class LightGBMConfig(EarlyStoppingConfig):
-    """`model.lightgbm` of params.yaml."""
+    """`model.lightgbm` of params.yaml; `extra_trees` is after Geurts, Ernst and Wehenkel 2006."""
 
     learning_rate: Fraction
     max_rounds: Count
@@ -39,6 +39,7 @@ class LightGBMConfig(EarlyStoppingConfig):
     num_leaves: Annotated[int, Field(ge=2)]
     min_child_samples: Count
     reg_lambda: NonNegative
+    extra_trees: bool  # a split's threshold is drawn at random, and the best of the drawn is taken
 
 
 @ModelRegistry.register("lightgbm", family="gbdt", description="LightGBM, leaf-wise histogram trees")
@@ -96,6 +97,7 @@ class LightGBMModel(BoosterModel):
             "num_leaves": config.num_leaves,
             "min_data_in_leaf": config.min_child_samples,
             "lambda_l2": config.reg_lambda,
+            "extra_trees": config.extra_trees,
         }
 
     def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:

@@ -16,14 +16,14 @@ from barcast.errors import ModelError
 from barcast.files import read_json, write_json
 from barcast.models._classes import SeenClasses, weighted_log_loss
 from barcast.models._lags import Lags, LagView, Spans, importance_frame
-from barcast.models.base import BaseModel, Labels, Log, ModelConfig, Probabilities, log_loss
+from barcast.models.base import BaseModel, Labels, LearnerConfig, Log, Probabilities, log_loss
 from barcast.models.registry import ModelRegistry
 
 Array = npt.NDArray[np.float64]
 ROUNDING = 1e-9  # below float32's own precision: such a deviation comes from the summing alone
 
 
-class LogisticConfig(ModelConfig):
+class LogisticConfig(LearnerConfig):
     """`model.logistic` of params.yaml; `C` is the inverse of the L2 penalty, as in scikit-learn."""
 
     lags: Lags
@@ -56,7 +56,8 @@ class Logistic(BaseModel):
         weight: npt.NDArray[np.float32],
         log: Log,
     ) -> None:
-        used = weight > 0
+        thinned = X_train.thinned(self.config.train_stride)
+        used = thinned[weight[thinned] > 0]
         X_train, y_train, weight = X_train.select(used), y_train[used], weight[used]
         self._classes = SeenClasses.of(y_train)
         table = self._view(X_train.seq_len).table(X_train)[:].astype(np.float64)  # [N, C]

@@ -66,7 +66,9 @@ class TFTModel(NetworkModel):
         log: Log,
     ) -> None:
         super()._fit(X_train, y_train, X_val, y_val, weight, log)
-        self._looks = self._look(X_val.select(slice(None, None, self.config.watch_stride)))
+        watched = X_val.last(self.config.lookback).select(slice(None, None, self.config.watch_stride))
+        each = [self._look(network, watched) for network in self._networks]
+        self._looks = {name: np.mean([look[name] for look in each], axis=0).tolist() for name in each[0]}
 
     def get_feature_importance(self) -> pd.DataFrame:
         """The mean selection weight of each feature over the bars of validation windows, as shares of 1.
@@ -90,15 +92,14 @@ class TFTModel(NetworkModel):
         lags = pd.array([*range(len(attention) - 1), pd.NA], dtype="Int64")
         return pd.DataFrame({"lag": lags, "attention": np.append(attention[-2::-1], attention[-1])})
 
-    def _look(self, X: Windows) -> dict[str, list[float]]:
-        """Mean selection weights `[F]` over all bars of all windows, and mean attention `[L+1]`."""
+    def _look(self, network: Any, X: Windows) -> dict[str, npt.NDArray[np.float64]]:
+        """Mean selection weights `[F]` over all bars of all windows, and mean attention `[L+1]`, of one network."""
         import torch
 
         from barcast.training._batches import WindowSource, in_order
         from barcast.training.loop import PREDICT_BATCH
         from barcast.training.session import torch_session
 
-        network: Any = self._network.eval()
         selection, attention = np.zeros(X.shape[2]), np.zeros(X.seq_len + 1)
         with torch_session(self.config, self.config.threads) as device, torch.inference_mode():
             source = WindowSource(X, device)
@@ -109,7 +110,7 @@ class TFTModel(NetworkModel):
                 encoded = network.encode_rows(batch.rows)[batch.place]  # [B, L, H]
                 attention += network.attention(encoded).cpu().double().numpy().sum(axis=0)
         bars = len(X) * X.seq_len
-        return {"selection": (selection / bars).tolist(), "attention": (attention / len(X)).tolist()}
+        return {"selection": selection / bars, "attention": attention / len(X)}
 
     def _kept(self, name: str) -> npt.NDArray[np.float64]:
         if not self.is_fitted:

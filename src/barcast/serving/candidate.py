@@ -15,6 +15,7 @@ import pandas as pd
 from barcast.config import load_yaml
 from barcast.data.bars import bar_spacing, load_bars
 from barcast.errors import BarcastError, ConfigError, DataError
+from barcast.evaluation.ranking import rank_scores
 from barcast.files import read_json
 from barcast.params import Params
 from barcast.paths import Paths, cell_name
@@ -33,7 +34,7 @@ class PromotionError(BarcastError):
 
 
 def best_model(paths: Paths, params: Params, horizon: int) -> str:
-    """The model of the matrix with the lowest validation log-loss at a horizon.
+    """The model of the matrix that ranks first at a horizon.
 
     Raises:
         ConfigError: the horizon is not in the matrix.
@@ -41,7 +42,7 @@ def best_model(paths: Paths, params: Params, horizon: int) -> str:
     """
     if horizon not in params.horizons:
         raise ConfigError(f"params.yaml: horizon {horizon} is not in the matrix; horizons: {_join(params.horizons)}")
-    scores = {name: _metrics(paths, name, horizon)["val"]["log_loss"] for name in params.models}
+    scores = rank_scores({name: _metrics(paths, name, horizon) for name in params.models})
     return min(scores, key=lambda name: (scores[name], name))
 
 

@@ -39,7 +39,7 @@ def promote(paths: Paths, horizon: int, model: str | None, force: bool, say: Say
     Args:
         paths: the repository.
         horizon: bars ahead.
-        model: the cell's model; None: the best by validation log-loss.
+        model: the cell's model; None: the one that ranks first.
         force: promote in spite of failed gates; the metadata say so.
         say: told each gate's outcome, and where the registry folder holds another champion than MLflow names.
 

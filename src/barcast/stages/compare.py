@@ -18,9 +18,10 @@ from barcast.evaluation.page.dvc_plots import write_dvc_plots
 from barcast.evaluation.page.judged import Judged
 from barcast.evaluation.page.read import read_page
 from barcast.evaluation.page.render import render
+from barcast.evaluation.ranking import rank_correlation, rank_scores
 from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
 from barcast.evaluation.sharpe import probabilistic_sharpe
-from barcast.evaluation.standings import Entrant, SignificanceConfig, Standings, judge
+from barcast.evaluation.standings import Entrant, SignificanceConfig, Standings, judge, resampled_losses
 from barcast.evaluation.trading import Backtest, backtest
 from barcast.evaluation.trials import Ledger, Trials, count_trials, read_ledgers
 from barcast.files import atomic_dir, read_json, write_json
@@ -99,7 +100,13 @@ def compare(config: CompareConfig, paths: Paths) -> Leaderboard:
     standings = {horizon: _judge(found, config, _reach(horizon, config, paths)) for horizon, found in ranked.items()}
     trials = _count_trials(standings, read_ledgers(paths.tune))
     leaderboard = _leaderboard(ranked, standings, trials, config)
-    significance = {f"h{h}": s.significance_json(config.mcs_size) for h, (s, _) in standings.items()}
+    significance = {
+        f"h{h}": {
+            **found.significance_json(config.mcs_size),
+            "rank_correlation": _rank_correlations(ranked[h], found, entrants, config),
+        }
+        for h, (found, entrants) in standings.items()
+    }
     judged = Judged(leaderboard.to_dict(), significance, _overfitting(standings, trials))
     runs = {cell.name: _run(cell, paths) for cell in cells}
     page = read_page(paths, judged, runs, [ref.model for ref in config.cells])
@@ -176,10 +183,37 @@ def _check_same_windows(cells: Sequence[Contender], paths: Paths) -> None:
 
 
 def _by_rank(cells: Sequence[Contender]) -> dict[int, list[Contender]]:
-    """The rows of each horizon by validation log-loss; equal ones by name."""
-    horizons = sorted({cell.horizon for cell in cells})
-    ordered = sorted(cells, key=lambda cell: (cell.metrics["val"]["log_loss"], cell.model))
-    return {horizon: [cell for cell in ordered if cell.horizon == horizon] for horizon in horizons}
+    """The rows of each horizon by the log-loss that ranks them; equal ones by name."""
+    ranked = {}
+    for horizon in sorted({cell.horizon for cell in cells}):
+        scores = _scores(own := [cell for cell in cells if cell.horizon == horizon])
+        ranked[horizon] = sorted(own, key=lambda cell: (scores[cell.model], cell.model))
+    return ranked
+
+
+def _scores(cells: Sequence[Contender]) -> dict[str, float]:
+    """By model, of one horizon's rows."""
+    return rank_scores({cell.model: cell.metrics for cell in cells})
+
+
+def _rank_correlations(
+    cells: Sequence[Contender], standings: Standings, entrants: Sequence[Entrant], config: CompareConfig
+) -> dict[str, dict[str, Any] | None]:
+    """How well the ranking, and one by validation only, foretold the order on test: over the matrix but the prior."""
+    models = {ref.model for ref in config.cells} - {PRIOR}
+    rows = [(cell, entrant) for cell, entrant in zip(cells, entrants, strict=True) if cell.model in models]
+    if not rows:
+        return {"score": None, "val": None}
+    losses = np.array([entrant.run_losses.mean() for _, entrant in rows])
+    resampled = np.column_stack([resampled_losses(entrant, standings.sample.draws) for _, entrant in rows])
+    scores = _scores(cells)
+    found = {
+        "score": rank_correlation([scores[cell.model] for cell, _ in rows], losses, resampled, standings.sample),
+        "val": rank_correlation(
+            [cell.metrics["val"]["log_loss"] for cell, _ in rows], losses, resampled, standings.sample
+        ),
+    }
+    return {name: vars(interval) if interval else None for name, interval in found.items()}
 
 
 def _reach(horizon: int, config: CompareConfig, paths: Paths) -> int:
@@ -235,13 +269,13 @@ def _leaderboard(
     trials: Trials,
     config: CompareConfig,
 ) -> Leaderboard:
-    horizons = {
-        horizon: [
-            Row.of(rank, cell.model, cell.metrics, standings[horizon][0].models[cell.model], trials, config.mcs_size)
+    horizons = {}
+    for horizon, cells in ranked.items():
+        scores, models = _scores(cells), standings[horizon][0].models
+        horizons[horizon] = [
+            Row.of(rank, cell.model, scores[cell.model], cell.metrics, models[cell.model], trials, config.mcs_size)
             for rank, cell in enumerate(cells, 1)
         ]
-        for horizon, cells in ranked.items()
-    }
     return Leaderboard(config.reference, config.level, horizons)
 
 
@@ -273,6 +307,7 @@ def _headline(leaderboard: Leaderboard) -> dict[str, Any]:
     return {
         f"h{horizon}": {
             "best": rows[0].model,
+            "score": round(rows[0].score, 6),
             "val": round(rows[0].val_log_loss, 6),
             "test": round(rows[0].test_log_loss.value or 0.0, 6),
         }

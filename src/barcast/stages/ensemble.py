@@ -1,8 +1,8 @@
-"""`ensemble@{horizon}`: the models of one horizon as one, in two ways, scored like any model.
+"""`ensemble@{horizon}`: the models of one horizon as one, their probabilities averaged; scored like any model.
 
-`ensemble` is the weighted mean of the members' own probabilities. Its weights are fitted on the calibration slice of
-validation, the one that calibrates every model, so the ranked part judges it as it judges the others; or they are
-given. `stack` is fitted on out-of-fold predictions inside train and has not seen validation at all.
+The weights are given, or fitted on the members' out-of-fold predictions inside train and on the calibration slice of
+validation, the one that calibrates every model, and shrunk toward equal ones; so the ranked part judges the ensemble as
+it judges its members. Where a member has no out-of-fold predictions, the slice is all that the weights are fitted on.
 """
 
 from __future__ import annotations
@@ -10,30 +10,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 
 from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import DataError
 from barcast.evaluation.evaluator import Answers, EvaluateConfig, Evaluator
-from barcast.evaluation.pooling import Stack, fit_weights, pool
+from barcast.evaluation.pooling import fit_weights, pool
+from barcast.evaluation.scaling import Period
 from barcast.evaluation.slices import CALIBRATION
 from barcast.files import atomic_dir, write_json
-from barcast.models.base import PredictionOutput, Probabilities
+from barcast.models.base import Labels, PredictionOutput, Probabilities
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import parse_horizon, run_stage
 from barcast.stages.evaluate import fit_prior, score, write_cell
-from barcast.stages.oof import FILE as OOF_FILE
 
-ENSEMBLE, STACK = "ensemble", "stack"  # names of rows, beside the models'
+ENSEMBLE = "ensemble"  # name of the row, beside the models'
 _RAW = ["raw_down", "raw_flat", "raw_up"]
-_SAID = ["p_down", "p_flat", "p_up"]
+_OUT_OF_FOLD = ["p_down", "p_flat", "p_up"]
 _WINDOW = ["datetime", "symbol", "label"]
 
 Members = Mapping[str, pd.DataFrame]
+Array = npt.NDArray[np.float64]
 
 
 class EnsembleConfig(EvaluateConfig):
@@ -41,41 +44,55 @@ class EnsembleConfig(EvaluateConfig):
 
     members: list[str]
     weights: dict[str, float] | None  # null: fitted
-    stack: list[str]
+    shrink: Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """One row to be: its probabilities `[N, 3]` by split, and what made them."""
+class _Block:
+    """Predictions of all J members for one stretch of time that none was fitted on."""
 
-    probabilities: dict[str, Probabilities]
-    facts: dict[str, Any]
+    members: Array  # [J, N, 3]
+    y: Labels  # [N]
 
 
-def ensemble(horizon: int, config: EnsembleConfig, paths: Paths) -> dict[str, Any]:
-    """Write `experiments/ensembles/h{n}/{ensemble,stack}/` and `weights.json`.
+def ensemble(horizon: int, config: EnsembleConfig, paths: Paths) -> dict[str, float]:
+    """Write `experiments/ensembles/h{n}/ensemble/` and `weights.json`.
 
     Returns:
-        The content of `weights.json`: for each row the weights of its members, and what else made it.
+        The weight of each member.
 
     Raises:
         DataError: a member's predictions are missing, or are of other windows than the first one's.
     """
-    members = {split: _read_members(config.members, horizon, split, paths) for split in ("val", "test")}
-    rows = {ENSEMBLE: _average(members, config.weights)}
-    if config.stack:
-        rows[STACK] = _stack(members, _read_oof(config.stack, horizon, paths))
+    val, test = (_read_members(config.members, horizon, split, paths) for split in ("val", "test"))
+    folds = _read_folds(config.members, horizon, paths)
+    calibration = (_first(val)["part"] == CALIBRATION).to_numpy()
+    blocks = [*folds, _Block(_stack(val, _RAW)[:, calibration], _labels(val)[calibration])]
+    weights = _weights(blocks, config)
+    periods = [
+        Period(pool(fold.members, _weights([*blocks[:number], *blocks[number + 1 :]], config)), fold.y)
+        for number, fold in enumerate(folds)
+    ]
     scoring = validate(EvaluateConfig, config.model_dump(include=set(EvaluateConfig.model_fields)), "spec")
+    answers = [_answers(pool(_stack(members, _RAW), weights), members, horizon) for members in (val, test)]
+    scored = Evaluator(scoring).score(answers[0], answers[1], periods)
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon))
     prior = score(fit_prior(dataset, horizon), dataset, scoring)
     importance = pd.DataFrame({"feature": [], "lag": [], "importance": []})  # of a member's features its own row tells
-    weights = {name: row.facts for name, row in rows.items()}
+    by_member = dict(zip(config.members, weights.tolist(), strict=True))
+    facts = {"weights": by_member, "fitted": config.weights is None, "windows": sum(len(block.y) for block in blocks)}
     with atomic_dir(paths.ensemble(horizon)) as folder:
-        for name, row in rows.items():
-            answers = [_answers(row.probabilities[split], members[split], horizon) for split in ("val", "test")]
-            write_cell(folder / name, Evaluator(scoring).score(*answers), prior, importance)
-        write_json(folder / "weights.json", weights)
-    return weights
+        write_cell(folder / ENSEMBLE, scored, prior, importance)
+        write_json(folder / "weights.json", {ENSEMBLE: facts})
+    return by_member
+
+
+def _weights(blocks: Sequence[_Block], config: EnsembleConfig) -> Array:
+    """What each member weighs, `[J]`: as given, or fitted on the blocks and shrunk."""
+    if config.weights is not None:
+        return np.array([config.weights.get(name, 0.0) for name in config.members])
+    members = np.concatenate([block.members for block in blocks], axis=1)  # [J, N, 3]
+    return fit_weights(members, np.concatenate([block.y for block in blocks]), config.shrink)
 
 
 def _read_members(names: Sequence[str], horizon: int, split: str, paths: Paths) -> Members:
@@ -89,14 +106,16 @@ def _read_members(names: Sequence[str], horizon: int, split: str, paths: Paths) 
     return members
 
 
-def _read_oof(names: Sequence[str], horizon: int, paths: Paths) -> Members:
+def _read_folds(names: Sequence[str], horizon: int, paths: Paths) -> list[_Block]:
+    """One block per fold where every member has out-of-fold predictions, else none."""
+    files = {name: paths.oof_predictions(cell_name(name, horizon)) for name in names}
+    if not all(file.is_file() for file in files.values()):
+        return []
     members: dict[str, pd.DataFrame] = {}
-    for name in names:
-        path = paths.oof / cell_name(name, horizon) / OOF_FILE
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; run `dvc repro oof@{name}-{horizon}` first")
-        members[name] = _same_windows(pd.read_parquet(path), members, path)
-    return members
+    for name, file in files.items():
+        members[name] = _same_windows(pd.read_parquet(file), members, file)
+    whole, y, number = _stack(members, _OUT_OF_FOLD), _labels(members), _first(members)["fold"].to_numpy()
+    return [_Block(whole[:, number == fold], y[number == fold]) for fold in np.unique(number)]
 
 
 def _same_windows(frame: pd.DataFrame, others: Members, path: Path) -> pd.DataFrame:
@@ -106,34 +125,22 @@ def _same_windows(frame: pd.DataFrame, others: Members, path: Path) -> pd.DataFr
     return frame
 
 
-def _average(members: Mapping[str, Members], given: Mapping[str, float] | None) -> _Pooled:
-    """The weighted mean, weights fitted on the calibration slice alone where none are given."""
-    said = {split: np.stack([_matrix(f, _RAW) for f in frames.values()]) for split, frames in members.items()}
-    names, first = list(members["val"]), next(iter(members["val"].values()))
-    if given is None:
-        fitted = (first["part"] == CALIBRATION).to_numpy()
-        weights = fit_weights(said["val"][:, fitted], first["label"].to_numpy(np.int64)[fitted])
-    else:
-        weights = np.array([given.get(name, 0.0) for name in names])
-    facts = {"weights": dict(zip(names, weights.tolist(), strict=True)), "fitted": given is None}
-    return _Pooled({split: pool(values, weights) for split, values in said.items()}, facts)
+def _first(members: Members) -> pd.DataFrame:
+    """Windows, labels, closes and parts are the same for all."""
+    return next(iter(members.values()))
 
 
-def _stack(members: Mapping[str, Members], oof: Members) -> _Pooled:
-    label = next(iter(oof.values()))["label"].to_numpy(np.int64)
-    fitted = Stack.fit({name: _matrix(frame, _SAID) for name, frame in oof.items()}, label)
-    said = {
-        split: fitted.apply({name: _matrix(frames[name], _RAW) for name in oof}) for split, frames in members.items()
-    }
-    return _Pooled(said, {**fitted.to_json(), "windows": len(label)})
+def _labels(members: Members) -> Labels:
+    return _first(members)["label"].to_numpy(np.int64)
 
 
-def _matrix(frame: pd.DataFrame, columns: list[str]) -> Probabilities:
-    return frame[columns].to_numpy(np.float64)
+def _stack(members: Members, columns: list[str]) -> Array:
+    """`[J, N, 3]`."""
+    return np.stack([frame[columns].to_numpy(np.float64) for frame in members.values()])
 
 
 def _answers(probabilities: Probabilities, members: Members, horizon: int) -> Answers:
-    first = next(iter(members.values()))
+    first = _first(members)
     output = PredictionOutput.from_probabilities(probabilities, first[["datetime", "symbol"]], horizon)
     return Answers(output, first["label"].to_numpy(np.int64), first["close"])
 
@@ -147,9 +154,9 @@ def main(horizon: str) -> None:
     paths, bars = Paths(), parse_horizon(horizon)
     file = paths.spec(f"ensembles_h{bars}")
     config = validate(EnsembleConfig, load_yaml(file).get("config", {}), file, "config")
-    for name, facts in ensemble(bars, config, paths).items():
-        shown = ", ".join(f"{member} {weight:.2f}" for member, weight in facts["weights"].items() if weight)
-        print(f"{name}_h{bars}: {shown}")
+    weights = ensemble(bars, config, paths)
+    shown = ", ".join(f"{member} {weight:.2f}" for member, weight in weights.items() if weight)
+    print(f"{ENSEMBLE}_h{bars}: {shown}")
 
 
 if __name__ == "__main__":

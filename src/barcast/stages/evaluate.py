@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +11,10 @@ from barcast.config import load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import DataError
 from barcast.evaluation.attribution import importance_of
+from barcast.evaluation.budget import ended_by_limit
 from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
 from barcast.evaluation.plots import write_plots
+from barcast.evaluation.scaling import Period, fold_periods
 from barcast.files import atomic_dir, write_json
 from barcast.models.base import BaseModel
 from barcast.models.prior import Prior
@@ -27,13 +30,23 @@ def evaluate(model_name: str, horizon: int, config: EvaluateConfig, paths: Paths
         DataError: the cell is not trained, or was trained on other features than the windows hold.
     """
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon))
-    model = _load(model_name, horizon, paths)
-    scored, prior = score(model, dataset, config), score(fit_prior(dataset, horizon), dataset, config)
+    model, folds = _load(model_name, horizon, paths), read_folds(model_name, horizon, paths)
+    scored, prior = score(model, dataset, config, folds), score(fit_prior(dataset, horizon), dataset, config)
     importance = importance_of(model, dataset.split("val").X)
-    write_cell(paths.run(cell_name(model_name, horizon)), scored, prior, importance)
+    cell = cell_name(model_name, horizon)
+    limit = ended_by_limit(model.config.model_dump(), model.training_history)
+    if limit:
+        print(f"{cell}: {limit} ended the training while validation was still improving; raise it", flush=True)
+    write_cell(paths.run(cell), scored, prior, importance, limit)
 
 
-def score(model: BaseModel, dataset: TimeSeriesDataset, config: EvaluateConfig) -> Scored:
+def read_folds(model_name: str, horizon: int, paths: Paths) -> list[Period]:
+    """A cell's out-of-fold predictions, one period per fold; none where it is not in `evaluate.out_of_fold`."""
+    file = paths.oof_predictions(cell_name(model_name, horizon))
+    return fold_periods(pd.read_parquet(file)) if file.is_file() else []
+
+
+def score(model: BaseModel, dataset: TimeSeriesDataset, config: EvaluateConfig, folds: Sequence[Period] = ()) -> Scored:
     """A fitted model on the dataset's validation and test.
 
     Raises:
@@ -45,7 +58,7 @@ def score(model: BaseModel, dataset: TimeSeriesDataset, config: EvaluateConfig) 
                 f"{dataset.path}/{split}/columns.json: the features are not those that {model.config.model_name} "
                 "was trained on; run `dvc repro` to bring windows and model together"
             )
-    return Evaluator(config).evaluate(model, dataset.split("val"), dataset.split("test"))
+    return Evaluator(config).evaluate(model, dataset.split("val"), dataset.split("test"), folds)
 
 
 def fit_prior(dataset: TimeSeriesDataset, horizon: int) -> BaseModel:
@@ -56,10 +69,10 @@ def fit_prior(dataset: TimeSeriesDataset, horizon: int) -> BaseModel:
     return model.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
 
 
-def write_cell(run: Path, scored: Scored, prior: Scored, importance: pd.DataFrame) -> None:
+def write_cell(run: Path, scored: Scored, prior: Scored, importance: pd.DataFrame, limit: str | None = None) -> None:
     """Write `predictions/`, `metrics/` and `plots/` of a cell, each whole or not at all."""
     write_predictions(run, scored)
-    write_metrics(run, scored, prior)
+    write_metrics(run, scored, prior, limit)
     with atomic_dir(run / "plots") as folder:
         write_plots(folder, scored, prior, importance)
 
@@ -72,10 +85,12 @@ def write_predictions(run: Path, scored: Scored) -> None:
             found.to_dataframe().to_parquet(file, compression="zstd", index=False)
 
 
-def write_metrics(run: Path, scored: Scored, prior: Scored) -> None:
-    """Write `metrics/metrics.json` and `metrics/postprocess.json` under a cell's folder."""
+def write_metrics(run: Path, scored: Scored, prior: Scored, limit: str | None = None) -> None:
+    """Write `metrics/metrics.json` and `metrics/postprocess.json` under a cell's folder; `limit` is what
+    `ended_by_limit` found."""
     content = {
         **scored.to_json(),
+        "ended_by_limit": limit,
         "prior": {split: found.metrics for split, found in prior.splits.items()},
         "prior_probabilities": prior.test.output.probabilities[0].tolist(),  # of every window
     }

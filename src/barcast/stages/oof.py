@@ -1,4 +1,7 @@
-"""`oof@{model}-{horizon}`: one member's out-of-fold predictions inside train, for the stack to be fitted on."""
+"""`oof@{model}-{horizon}`: a cell's out-of-fold predictions inside train.
+
+They calibrate the cell, weigh it in the ensemble, and rank it, each by more than one stretch of time.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,9 @@ from barcast.tuning.folds import FoldConfig
 from barcast.tuning.out_of_fold import out_of_fold
 from barcast.tuning.scaling import FoldScaler
 
-FILE = "predictions.parquet"
-
 
 class OofSpec(Section):
-    """`config:` of `experiments/specs/oof_{model}_h{n}.yaml`; `base` is null where no stack needs the member."""
+    """`config:` of `experiments/specs/oof_{model}_h{n}.yaml`; `base` is null for models without folds."""
 
     base: dict[str, Any] | None
     folds: FoldConfig
@@ -27,7 +28,7 @@ class OofSpec(Section):
 
 
 def oof(model: str, horizon: int, paths: Paths) -> None:
-    """Write `experiments/oof/{cell}/predictions.parquet`, or an empty folder where no stack needs the member.
+    """Write `experiments/oof/{cell}/predictions.parquet`, or an empty folder for a model that is not in `out_of_fold`.
 
     Raises:
         ConfigError: there is no spec, or a library differs from the one it names.
@@ -38,13 +39,13 @@ def oof(model: str, horizon: int, paths: Paths) -> None:
     config = validate(OofSpec, spec.get("config", {}), file, "config")
     with atomic_dir(paths.oof / cell) as folder:
         if config.base is None:
-            print(f"{cell}: not in the matrix, so no member of the stack")
+            print(f"{cell}: not in evaluate.out_of_fold, so it has no folds")
             return
         check_libraries(spec["libraries"], f"oof_{cell}")
         dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon), splits=("train",))
         with Progress(f"oof {cell}", config.folds.count, "fold") as progress:
             said = out_of_fold(model, config.base, dataset, config.folds, config.scaler, progress)
-        said.to_parquet(folder / FILE, compression="zstd", index=False)
+        said.to_parquet(folder / paths.oof_predictions(cell).name, compression="zstd", index=False)
 
 
 def main(model: str, horizon: str) -> None:

@@ -9,7 +9,7 @@ from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.files import atomic_dir
 from barcast.paths import Paths, cell_name
 from barcast.stages._main import parse_horizon, run_stage
-from barcast.stages.evaluate import fit_prior, score, write_metrics, write_predictions
+from barcast.stages.evaluate import fit_prior, read_folds, score, write_metrics, write_predictions
 from barcast.training.trainer import Trainer
 
 
@@ -24,7 +24,8 @@ def repeat(model_name: str, horizon: int, seed: int, config: EvaluateConfig, pat
     where = DatasetConfig(path=str(paths.windows), horizon=horizon)
     model = Trainer(model_name, values, where).train()
     dataset = TimeSeriesDataset(where)
-    scored, prior = score(model, dataset, config), score(fit_prior(dataset, horizon), dataset, config)
+    folds = read_folds(model_name, horizon, paths)  # of the cell's own seed
+    scored, prior = score(model, dataset, config, folds), score(fit_prior(dataset, horizon), dataset, config)
     with atomic_dir(paths.repeat(cell, seed)) as folder:
         write_predictions(folder, scored)
         write_metrics(folder, scored, prior)

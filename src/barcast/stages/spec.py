@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,14 @@ def spec(paths: Paths, fingerprinter: Fingerprinter | None = None) -> None:
         **stage_specs(params, fingerprinter),
         **cell_specs(params, paths.params, fingerprinter),
         **tune_specs(params, paths, fingerprinter),
-        **ensemble_specs(params, paths.params, fingerprinter),
+        **ensemble_specs(params, fingerprinter),
+        **oof_specs(params, paths.params, fingerprinter),
     }
     _check_pins(paths.root / "requirements.lock", specs)
     with atomic_dir(paths.specs) as folder:
         for name, content in specs.items():
             (folder / f"{name}.yaml").write_text(dump_yaml(content), encoding="utf-8")
-    for folder in (paths.tune, paths.oof):  # what `compare` and `ensemble` read, also where nothing is tuned or stacked
-        folder.mkdir(parents=True, exist_ok=True)
+    paths.tune.mkdir(parents=True, exist_ok=True)  # `compare` reads it, also where nothing is tuned
     for gone in prune_runs(paths, params):
         print(f"{gone}: no longer in the matrix, removed (DVC's cache still has it)")
     print(f"{len(list(params.cells()))} cells: {len(params.models)} models × {len(params.horizons)} horizons")
@@ -70,13 +70,13 @@ def stage_specs(params: Params, fingerprinter: Fingerprinter | None = None) -> d
     """The settings that each stage reads, and the fingerprint of its code."""
     plain = params.model_dump(mode="json")
     data = plain["data"]
-    audit = data.pop("audit")
+    audit, weights = data.pop("audit"), plain["label"].pop("weights")
     scoring = _scoring(plain)
     prepare = {key: plain[key] for key in ("symbols", "horizons", "data", "label", "split")}
     configs: dict[str, dict[str, Any]] = {
         "prepare": prepare,
         "audit": {**prepare, "seed": plain["seed"], "data": {**data, "audit": audit}, "window": plain["window"]},
-        "window": {"horizons": plain["horizons"], "window": plain["window"]},
+        "window": {"horizons": plain["horizons"], "weights": weights, "window": plain["window"]},
         "evaluate": scoring,
         "repeat": scoring,
         "compare": {
@@ -142,29 +142,37 @@ def tune_specs(params: Params, paths: Paths, fingerprinter: Fingerprinter | None
     return specs
 
 
-def ensemble_specs(params: Params, file: Path, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
-    """Who is in each horizon's ensemble and how it is scored; how the stack's members are fitted out of fold."""
-    fingerprinter = fingerprinter or Fingerprinter()
-    plain = params.model_dump(mode="json")
+def ensemble_specs(params: Params, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
+    """Who is in each horizon's ensemble, and how it is weighted and scored."""
+    code = _code((fingerprinter or Fingerprinter()).fingerprint("barcast.stages.ensemble"))
     specs = {}
     for horizon in params.horizons:
         config = {
-            **_scoring(plain),
-            "members": params.models,
+            **_scoring(params.model_dump(mode="json")),
+            "members": _members(params.models),
             "weights": params.ensemble.weights.get(f"h{horizon}"),
-            "stack": [model for model in params.ensemble.stack if model in params.models],
+            "shrink": params.ensemble.shrink,
         }
-        code = _code(fingerprinter.fingerprint("barcast.stages.ensemble"))
         specs[f"ensembles_h{horizon}"] = {"stage": "ensemble", "horizon": horizon, "config": config, **code}
-    for model in params.ensemble.stack:
+    return specs
+
+
+def _members(models: Sequence[str]) -> list[str]:
+    """The models of the matrix that an ensemble is made of: baselines have nothing to add."""
+    return [model for model in models if ModelRegistry.get_metadata(model).family != "baseline"] or list(models)
+
+
+def oof_specs(params: Params, file: Path, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
+    """How each cell is fitted out of fold; `base` is null for models that are not to be."""
+    fingerprinter = fingerprinter or Fingerprinter()
+    chosen, specs = params.evaluate.out_of_fold, {}
+    for model, horizon in params.cells():
         code = _code(fingerprinter.fingerprint("barcast.stages.oof", ModelRegistry.get_metadata(model).module))
-        for horizon in params.horizons:
-            base = (
-                resolve_model(params, model, horizon, file).model_dump(mode="json") if model in params.models else None
-            )
-            config = {"base": base, "folds": plain["tune"]["folds"], "scaler": _scaler(params)}
-            cell = cell_name(model, horizon)
-            specs[f"oof_{cell}"] = {"stage": "oof", "cell": cell, "config": config, **code}
+        wanted = chosen == "all" or model in chosen
+        base = resolve_model(params, model, horizon, file).model_dump(mode="json") if wanted else None
+        config = {"base": base, "folds": params.tune.folds.model_dump(mode="json"), "scaler": _scaler(params)}
+        cell = cell_name(model, horizon)
+        specs[f"oof_{cell}"] = {"stage": "oof", "cell": cell, "config": config, **code}
     return specs
 
 
@@ -175,8 +183,8 @@ def _scaler(params: Params) -> dict[str, Any]:
 
 
 def _scoring(plain: dict[str, Any]) -> dict[str, Any]:
-    """How cells are scored: without the seeds, since a longer list of them evaluates no cell again."""
-    scoring = {key: value for key, value in plain["evaluate"].items() if key != "seeds"}
+    """How cells are scored: without the seeds and the models with folds, since longer lists evaluate no cell again."""
+    scoring = {key: value for key, value in plain["evaluate"].items() if key not in {"seeds", "out_of_fold"}}
     return {**scoring, "purge_bars": plain["split"]["purge_bars"]}
 
 
@@ -198,14 +206,13 @@ def prune_runs(paths: Paths, params: Params) -> list[Path]:
     form of name is left alone."""
     keep = {cell_name(model, horizon) for model, horizon in params.cells()}
     tuned = {cell_name(model, horizon) for model, horizon in params.tuned_cells()}
-    stacked = {cell_name(model, horizon) for model in params.ensemble.stack for horizon in params.horizons}
     horizons = {f"h{horizon}" for horizon in params.horizons}
     seeds = {f"s{seed}" for seed in params.evaluate.seeds}
     gone = [
         *_others(paths.runs, _CELL, keep),
         *(repeat for cell in sorted(keep) for repeat in _others(paths.run(cell) / "repeats", _SEED, seeds)),
         *_others(paths.tune, _CELL, tuned),
-        *_others(paths.oof, _CELL, stacked),
+        *_others(paths.oof, _CELL, keep),
         *_others(paths.ensembles, _HORIZON, horizons),
     ]
     for folder in gone:

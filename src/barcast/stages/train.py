@@ -57,17 +57,23 @@ def _only(folder: Path, key: str) -> Path:
     return folder / key
 
 
-def _epochs_kept(folder: Path) -> int:
-    """How many epochs of an unfinished training lie in `folder`: it goes on after them, and reports them anew.
+def _epochs_kept(folder: Path, networks: int, max_epochs: int) -> int:
+    """How far an unfinished training in `folder` is, in the numbers of its epochs: it resumes after them, and reports
+    them again.
 
-    What can't be read counts as none, as the training begins anew then.
+    What can't be read counts as none, as the training begins again then.
     """
-    recover(folder)
-    file = folder / "progress.json"
-    try:
-        return len(read_json(file)["history"]) if file.is_file() else 0
-    except DataError:
-        return 0
+    kept = 0
+    for number in range(networks):
+        recover(folder / str(number))
+        file = folder / str(number) / "progress.json"
+        if not file.is_file():
+            break
+        try:
+            kept = number * max_epochs + len(read_json(file)["history"])
+        except DataError:
+            break
+    return kept
 
 
 def check_libraries(expected: dict[str, str], cell: str) -> None:
@@ -96,7 +102,9 @@ def main(model: str, horizon: str) -> None:
     config = load_yaml(paths.spec(cell))["config"]
     unit = "epoch" if "max_epochs" in config else "round"
     steps = config.get(f"max_{unit}s")
-    kept = _epochs_kept(paths.unfinished(cell) / tracking.cell_key(paths, model, bars))
+    networks = config.get("average_seeds", 1)
+    kept = _epochs_kept(paths.unfinished(cell) / tracking.cell_key(paths, model, bars), networks, steps or 0)
+    steps = steps and steps * networks
     with tracking.open_run(paths, model, bars) as tracked, Progress(cell, steps, unit, replayed=kept) as progress:
         scores = train(model, bars, paths, with_speed(fan_out(progress, tracked), replayed=kept))
     seconds = time.monotonic() - started

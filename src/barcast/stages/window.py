@@ -18,8 +18,9 @@ import pandas as pd
 from pydantic import Field
 
 from barcast.config import Section, load_yaml, validate
+from barcast.data.labels import Weights, sample_weights
 from barcast.data.splits import feature_columns
-from barcast.data.tables import clipped_file, split_file
+from barcast.data.tables import clipped_file, split_file, symbol_slices
 from barcast.data.windows import CLIPPED, WindowConfig, pack_labels, window_ends
 from barcast.errors import DataError
 from barcast.files import atomic_dir, write_json
@@ -31,6 +32,7 @@ class WindowStageConfig(Section):
     """What `experiments/specs/window.yaml` holds."""
 
     horizons: list[Annotated[int, Field(ge=1)]]
+    weights: Weights
     window: WindowConfig
 
 
@@ -44,7 +46,7 @@ def write_windows(config: WindowStageConfig, paths: Paths) -> None:
         for split in SPLITS:
             frame = _read_split(split_file(paths.splits, split))
             count = _write_split(frame, split, config.window, folder)
-            _write_labels(frame, split, config.horizons, folder)
+            _write_labels(frame, split, config, folder)
             if split == "train":
                 _write_clipped(feature_columns(frame.columns), paths, folder)
             print(f"{split}: {count:,} windows of {config.window.seq_len} bars over {len(frame):,} rows")
@@ -63,8 +65,6 @@ def _write_split(frame: pd.DataFrame, split: str, config: WindowConfig, folder: 
     codes, _ = pd.factorize(frame["symbol"])
     times = frame["datetime"].dt.as_unit("ns").astype("int64").to_numpy()
     ends = window_ends(codes, times, config.seq_len, config.max_gap_ns)
-    if split == "train":  # on one grid of rows, so that lagged columns of thinned windows are evenly spaced
-        ends = ends[ends % config.train_stride == 0]
     if len(ends) == 0:
         raise DataError(
             f"{split}: no run of {config.seq_len} bars without a gap above {config.max_gap}; "
@@ -78,12 +78,27 @@ def _write_split(frame: pd.DataFrame, split: str, config: WindowConfig, folder: 
     return len(ends)
 
 
-def _write_labels(frame: pd.DataFrame, split: str, horizons: list[int], folder: Path) -> None:
+def _write_labels(frame: pd.DataFrame, split: str, config: WindowStageConfig, folder: Path) -> None:
     target = folder / "labels"
     target.mkdir(exist_ok=True)
-    for horizon in horizons:
-        packed = pack_labels(*(frame[f"{kind}_h{horizon}"] for kind in ("label", "sample_weight", "bars_to_hit")))
+    for horizon in config.horizons:
+        weight = _weights(frame, horizon, config.weights)
+        packed = pack_labels(frame[f"label_h{horizon}"], weight, frame[f"bars_to_hit_h{horizon}"])
         np.save(target / f"{split}_h{horizon}.npy", packed)
+
+
+def _weights(frame: pd.DataFrame, horizon: int, kind: Weights) -> pd.Series:
+    """What each row's label weighs in training, `[R]`; any value where there is no label."""
+    if kind == "both":
+        return frame[f"sample_weight_h{horizon}"]
+    if kind == "quality":
+        return frame[f"quality_h{horizon}"]
+    weight = np.ones(len(frame))
+    if kind == "uniqueness":
+        reach = frame[f"bars_to_hit_h{horizon}"].to_numpy(np.float64, na_value=np.nan)
+        for rows in symbol_slices(frame["symbol"]).values():
+            weight[rows] = sample_weights(reach[rows], np.ones(rows.stop - rows.start))
+    return pd.Series(weight, frame.index)
 
 
 def _write_clipped(features: list[str], paths: Paths, folder: Path) -> None:

@@ -47,11 +47,12 @@ class RowEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """What is learnt from: `X [N, L, F]`, `y [N]` in 0 … m−1 and `weight [N]`, of mean 1."""
+    """What is learnt from: `X [N, L, F]`, `y [N]` in 0 … `classes` − 1 and `weight [N]`, of mean 1."""
 
     X: Windows
     y: IntArray
     weight: FloatArray
+    classes: int = 3
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class _Loop:
         self.source = WindowSource(examples.X, device)
         self.y = torch.from_numpy(examples.y).to(device)
         self.weight = torch.from_numpy(examples.weight * _class_weights(examples, config)).to(device)
-        self.classes = int(examples.y.max()) + 1
+        self.classes = examples.classes
         self.optimizer = _optimizer(network, config)
         if config.compile:
             _compile(network)

@@ -87,7 +87,8 @@ def table_columns(reference: str) -> list[Column]:
     """The columns between a row's model and its end, in order."""
     return [
         Column("verdict", f"against {reference}", "is the difference to the reference real, or noise?", _verdict),
-        Column("val_log_loss", "val log-loss", "validation; ranks the table", _plain("val_log_loss", ".4f")),
+        Column("score", "score", "log-loss out of fold and on validation; ranks the table", _plain("score", ".4f")),
+        Column("val_log_loss", "val log-loss", "the part of it on validation", _plain("val_log_loss", ".4f")),
         Column("test_log_loss", "test log-loss", "in nats, lower is better", _interval("test_log_loss", ".4f")),
         Column(
             "delta_reference",

@@ -141,7 +141,10 @@ def _add_learning(page: CellPage, history: Sequence[Mapping[str, float]]) -> Non
         "lowest": [int(step == at) for step in shown["step"]],
     }
     last = int(curve["step"].iloc[-1])
-    page.add("learning", columns, f"Validation log-loss is lowest at step {at:,} of {last:,}: {lowest:.4f}.")
+    words = f"Validation log-loss is lowest at step {at:,} of {last:,}: {lowest:.4f}."
+    limit = page.metrics["ended_by_limit"]
+    more = f" {limit} ended the training while it was still improving." if limit else ""
+    page.add("learning", columns, words + more)
 
 
 def _add_reliability(page: CellPage, table: pd.DataFrame) -> None:

@@ -22,7 +22,8 @@ def significance_words(judged: Judged, horizon: int) -> str:
     intervals = (
         f"Intervals: {found['resamples']:,} resamples in blocks of {found['block_length']:.0f} times on average."
     )
-    return " ".join(filter(None, [intervals, _superiority(judged, found), _overfitting(judged, horizon)]))
+    parts = [intervals, _superiority(judged, found), _overfitting(judged, horizon), _rank_correlation(found)]
+    return " ".join(filter(None, parts))
 
 
 def _superiority(judged: Judged, found: Mapping[str, Any]) -> str:
@@ -31,6 +32,16 @@ def _superiority(judged: Judged, found: Mapping[str, Any]) -> str:
     p, reference = found["spa"]["consistent"], judged.leaderboard["reference"]
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return f"That no model beats {reference}: {shown} (test for superior predictive ability)."
+
+
+def _rank_correlation(found: Mapping[str, Any]) -> str:
+    by_score, by_val = found["rank_correlation"]["score"], found["rank_correlation"]["val"]
+    if by_score is None or by_score["low"] is None or by_val is None:
+        return ""
+    return (
+        f"Rank correlation of the score with log-loss on test: {by_score['value']:.2f} "
+        f"({by_score['low']:.2f} to {by_score['high']:.2f}); of validation only: {by_val['value']:.2f}."
+    )
 
 
 def _overfitting(judged: Judged, horizon: int) -> str:

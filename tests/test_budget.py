@@ -1,0 +1,70 @@
+"""Whether a limit of rounds or epochs ended a training that was still improving."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from barcast.evaluation.budget import ended_by_limit
+
+
+def booster(limit, patience, early_stopping=True):
+    return {"max_rounds": limit, "patience": patience, "early_stopping": early_stopping}
+
+
+def network(limit, patience=3, early_stopping=True, **more):
+    return {"max_epochs": limit, "patience": patience, "early_stopping": early_stopping, **more}
+
+
+def history(*losses, first=0):
+    return [{"step": first + step, "val_log_loss": loss, "train_log_loss": 1.0} for step, loss in enumerate(losses)]
+
+
+def trained(losses, limit, patience):
+    """The rounds that early stopping leaves of an endless sequence of losses."""
+    kept = []
+    for loss in losses[:limit]:
+        kept.append(loss)
+        if len(kept) - 1 - kept.index(min(kept)) >= patience:
+            break
+    return kept
+
+
+@given(st.lists(st.integers(0, 30), min_size=40, max_size=40), st.integers(1, 40), st.integers(1, 10))
+def test_a_booster_was_cut_off_where_without_a_limit_it_would_have_trained_on(losses, limit, patience):
+    falling = [*losses, *range(-1, -200, -1)]  # which improves for ever from there on
+    kept = trained(falling, limit, patience)
+    longer = len(trained(falling, 10_000, patience)) > limit
+    expected = f"max_rounds = {limit}" if longer else None
+    assert ended_by_limit(booster(limit, patience), history(*kept)) == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.0, 0.9, 0.8, 0.7], "max_epochs = 4"),
+        ([1.0, 0.9, 0.7, 0.8], None),  # the last epoch made nothing better
+        ([0.7, 0.8, 0.9], None),  # stopped early
+        ([1.0, 0.9, 0.8], None),
+    ],
+)
+def test_a_network_was_still_improving_where_its_last_epoch_is_its_best(losses, expected):
+    assert ended_by_limit(network(4), history(*losses)) == expected
+
+
+def test_of_several_networks_one_is_enough():
+    done, cut = [1.0, 0.8, 0.9, 0.9], [1.0, 0.9, 0.8, 0.7]
+    config = network(4, average_seeds=3)
+    both = [history(*done), history(*cut, first=4), history(*done[:3], first=8)]
+    assert ended_by_limit(config, [step for each in both for step in each]) == "max_epochs = 4"
+    none = [history(*done), history(*done[:3], first=4), history(*done, first=8)]
+    assert ended_by_limit(config, [step for each in none for step in each]) is None
+
+
+def test_without_early_stopping_or_a_limit_nothing_was_cut_off():
+    falling = history(*np.linspace(1, 0.5, 5))
+    assert ended_by_limit(booster(5, 2), falling) == "max_rounds = 5"
+    assert ended_by_limit(booster(5, 2, early_stopping=False), falling) is None
+    assert ended_by_limit(network(5, early_stopping=False), falling) is None
+    assert ended_by_limit({"max_iterations": 5, "C": 1.0}, falling) is None
+    assert ended_by_limit({}, []) is None
