@@ -17,6 +17,7 @@ from barcast.errors import ConfigError, DataError, ModelError
 from barcast.experiments import Experiment, list_experiments, load_experiment, merge
 from barcast.models.registry import ModelRegistry
 from barcast.overrides import check_overrides
+from barcast.params import load_params, resolve_model
 from barcast.paths import Paths
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -46,6 +47,17 @@ def test_the_committed_experiments_are_valid_and_described(name):
     experiment = load_experiment(REPOSITORY, name)
     assert experiment.description
     assert experiment.values
+
+
+@pytest.mark.parametrize(("name", "stride"), [("quick", 24), ("baseline", 1), ("production", 1)])
+def test_each_model_of_an_experiment_learns_from_as_many_windows_as_its_description_promises(root, name, stride):
+    """A block of params.yaml wins over the shared value, so a shared one in an experiment may reach nobody."""
+    merged = merge(yaml.safe_load(PARAMS), load_experiment(REPOSITORY, name).values)
+    (root / "params.yaml").write_text(yaml.safe_dump(merged))
+    params = load_params(root / "params.yaml")
+    configs = {model: resolve_model(params, model, horizon, root) for model, horizon in params.cells()}
+    found = {model: config.train_stride for model, config in configs.items() if hasattr(config, "train_stride")}
+    assert found == dict.fromkeys(found, stride)
 
 
 def test_production_has_every_model():

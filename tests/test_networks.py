@@ -424,16 +424,25 @@ class TestWhatTFTLooksAt:
         assert frame["attention"].sum() == pytest.approx(1)
         assert (frame["attention"] > 0).all()
 
-    def test_they_are_means_over_the_watched_windows(self, tft):
+    @pytest.mark.parametrize("changes", [{}, {"average_seeds": 2, "lookback": 4, "max_epochs": 1}])
+    def test_they_are_means_over_the_watched_windows_and_the_networks(self, tft, changes):
         rows = np.random.default_rng(1).standard_normal((900, 4)).astype(np.float32)
-        x = torch.from_numpy(Windows(rows, np.arange(5, 205), 6)[::3])
-        network = tft._network.eval()
-        with torch.no_grad():
-            weights = network.selection_weights(x.reshape(-1, 4)).double().mean(dim=0)
-            attention = network.attention(network.encode_rows(x.reshape(-1, 4)).view(*x.shape[:2], -1)).double()
+        if changes:
+            X = Windows(rows, np.arange(5, 205), 6)
+            y = np.sign(X.lag(0)[:, 2]).astype(int)
+            tft = create("tft", 4, watch_stride=3, **changes).fit(X, y, X, y)
+        bars = changes.get("lookback", 6)
+        x = torch.from_numpy(Windows(rows, np.arange(5, 205), 6)[::3][:, -bars:])
+        weights, attention = [], []
+        for network in tft._networks:
+            with torch.no_grad():
+                weights.append(network.selection_weights(x.reshape(-1, 4)).double().mean(dim=0).numpy())
+                encoded = network.encode_rows(x.reshape(-1, 4)).view(*x.shape[:2], -1)
+                attention.append(network.attention(encoded).double().mean(dim=0).numpy())
+        weights, attention = np.mean(weights, axis=0), np.mean(attention, axis=0)
         frame = tft.get_feature_importance().set_index("feature")["importance"]
         np.testing.assert_allclose(frame[["f0", "f1", "f2", "f3"]], weights / weights.sum(), atol=1e-6)
-        expected = attention.mean(dim=0).numpy()[[5, 4, 3, 2, 1, 0, 6]]
+        expected = attention[[*range(bars - 1, -1, -1), bars]]
         np.testing.assert_allclose(tft.get_attention()["attention"], expected, atol=1e-6)
 
     def test_they_are_saved(self, tft, tmp_path):

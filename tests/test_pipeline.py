@@ -23,7 +23,7 @@ from barcast.data.synthetic import synthetic_bars
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS, HORIZON = ["prior", "logistic", "xgboost", "lightgbm"], 5
 TREES, ALL = {"xgboost", "lightgbm"}, set(MODELS)
-SHARED = {"spec", "prepare", "audit", "window", "tune@logistic-5", "oof@logistic-5", "ensemble@5", "compare"}
+SHARED = {"spec", "prepare", "audit", "window", "tune@logistic-5", "ensemble@5", "compare"}
 SMALL = {
     "models": MODELS,
     "horizons": [HORIZON],
@@ -35,9 +35,12 @@ SMALL = {
     "split.purge_bars": 10,
     "split.embargo_bars": 20,
     "window.seq_len": 12,
-    "window.train_stride": 1,
+    "model.train_stride": 1,
+    "model.learning_rate": 0.15,
     "model.max_rounds": 4,
+    "model.max_depth": 4,
     "model.threads": 1,
+    "model.xgboost.max_depth": None,  # the shared one
     "model.xgboost.lags": [0, 1, 2],
     "model.lightgbm.lags": [0, 1, 2],
     "data.audit.cuts": 1,
@@ -45,7 +48,7 @@ SMALL = {
     "tune.models": ["logistic"],
     "tune.n_trials": 3,
     "tune.folds": {"scheme": "expanding", "count": 2, "first_train": 0.5, "embargo_bars": 2},
-    "ensemble.stack": ["logistic"],
+    "evaluate.out_of_fold": "all",
     "compare.resamples": 200,
 }
 
@@ -140,7 +143,7 @@ def edited(repository):
 
 
 def test_one_command_runs_every_stage_and_leaves_nothing_out_of_date(repository):
-    cells = {f"{stage}@{model}-5" for stage in ("train", "evaluate") for model in MODELS}
+    cells = {f"{stage}@{model}-5" for stage in ("train", "oof", "evaluate") for model in MODELS}
     assert repository.first_run == cells | SHARED
     assert "up to date" in repository.run("dvc", "status")
     assert repository.repro()[0] == set()
@@ -159,6 +162,9 @@ def test_every_cell_has_its_files(repository):
             assert len(predictions) > 50
             assert metrics["prior"][split] == prior[split]
         assert {p.name for p in run.iterdir()} == {"checkpoints", "live", "metrics", "plots", "predictions"}
+        folds = pd.read_parquet(repository.root / f"experiments/oof/{model}_h5/predictions.parquet")
+        assert metrics["folds"]["windows"] == len(folds) > 50
+        assert len(metrics["folds"]["by_fold"]) == 2
     assert json.loads((repository.root / "experiments/audit.json").read_text())["passed"] is True
 
 
@@ -178,12 +184,25 @@ def test_the_trees_find_the_planted_signal(repository):
         assert board[model]["val"]["log_loss"] < board["prior"]["val"]["log_loss"]
 
 
-def test_the_ensembles_are_rows_like_any_other_and_every_trial_is_counted(repository):
-    board = json.loads((repository.root / "experiments/report/leaderboard.json").read_text())
-    assert {row["model"] for row in board["horizons"]["h5"]} == {*MODELS, "ensemble", "stack"}
+def test_rows_are_ranked_out_of_fold_and_on_validation_and_the_ensemble_is_one(repository):
+    board = json.loads((repository.root / "experiments/report/leaderboard.json").read_text())["horizons"]["h5"]
+    assert {row["model"] for row in board} == {*MODELS, "ensemble"}
+    assert [row["score"] for row in board] == sorted(row["score"] for row in board)
+    for row in board:
+        folder = "ensembles/h5/ensemble" if row["model"] == "ensemble" else f"runs/{row['model']}_h5"
+        metrics = json.loads((repository.root / f"experiments/{folder}/metrics/metrics.json").read_text())
+        folds, ranked = metrics["folds"], metrics["windows"]["ranked"]
+        total = folds["log_loss"] * folds["windows"] + metrics["val"]["log_loss"] * ranked
+        assert row["score"] == pytest.approx(total / (folds["windows"] + ranked))
+    weights = json.loads((repository.root / "experiments/ensembles/h5/weights.json").read_text())["ensemble"]
+    assert set(weights["weights"]) == set(MODELS) - {"prior"}
+    assert sum(weights["weights"].values()) == pytest.approx(1)
+
+
+def test_every_trial_is_counted(repository):
     trials = json.loads((repository.root / "experiments/report/overfitting.json").read_text())["trials"]
     assert trials["tuning"] == 3
-    assert trials["total"] == len(MODELS) + 2 + 3
+    assert trials["total"] == len(MODELS) + 1 + 3
 
 
 def test_adopting_a_study_trains_that_cell_alone(edited):
@@ -199,7 +218,7 @@ def test_adopting_a_study_trains_that_cell_alone(edited):
 def test_metrics_are_few_enough_to_read(repository):
     shown = repository.run("dvc", "metrics", "show")
     assert "h5.best" in shown
-    assert "h5.val" in shown
+    assert "h5.score" in shown
     assert max(map(len, shown.splitlines())) <= 120
 
 
@@ -230,7 +249,13 @@ def test_seeds_repeat_the_cells_and_train_none_of_them_again(edited):
     models = ["prior", "xgboost"]
     edited.set(models=models, **{"evaluate.seeds": [1]})
     ran, _ = edited.repro()
-    assert ran == {"spec", "oof@logistic-5", "ensemble@5", "compare", *(f"repeat@{model}-5-1" for model in models)}
+    assert ran == {"spec", "ensemble@5", "compare", *(f"repeat@{model}-5-1" for model in models)}
+    for model in models:  # of the cell's own seed
+        own, other = (
+            json.loads((edited.root / f"experiments/runs/{model}_h5/{folder}/metrics/metrics.json").read_text())
+            for folder in ("", "repeats/s1")
+        )
+        assert own["folds"]["windows"] == other["folds"]["windows"]
     rows = json.loads((edited.root / "experiments/report/leaderboard.json").read_text())["horizons"]["h5"]
     spread = {row["model"]: row["seeds"] for row in rows}
     assert spread["prior"]["sd"] < 1e-12 < spread["xgboost"]["sd"]
@@ -242,7 +267,7 @@ def test_seeds_repeat_the_cells_and_train_none_of_them_again(edited):
 def test_an_experiment_runs_only_what_its_override_changes(edited):
     output = edited.run("dvc", "exp", "run", "--name", "deeper", "-S", "model.xgboost.max_depth=5")
     ran = set(re.findall(r"Running stage '([^']+)'", output))
-    assert ran == {"spec", "train@xgboost-5", "evaluate@xgboost-5", "ensemble@5", "compare"}
+    assert ran == {"spec", "train@xgboost-5", "oof@xgboost-5", "evaluate@xgboost-5", "ensemble@5", "compare"}
     assert "deeper" in edited.run("dvc", "exp", "show", "--only-changed", "--no-pager")
     diff = edited.run("dvc", "metrics", "diff", "main", "--md").splitlines()
     assert re.match(r"\| Path +\| Metric +\| main +\| workspace +\| Change", diff[0])
@@ -257,8 +282,8 @@ def test_a_change_is_run_told_in_one_comment_and_drawn_by_dvc(edited):
     comment = (edited.root / "build/experiment/comment.md").read_text()
     assert comment.startswith("<!-- barcast -->\n> **dvc.lock is out of date.**")
     assert "### `main` → `workspace`" in comment
-    # the ensemble and the stack are evaluated again: one has a new member
-    assert "6 cells: 1 trained again, 2 evaluated again, 3 as it was." in comment
+    # the ensemble is evaluated again: it has a new member
+    assert "5 cells: 1 trained again, 1 evaluated again, 3 as it was." in comment
     assert re.search(r"\| `xgboost_h5` \| trained again \| \d\.\d+ \| \d\.\d+ \|.*(better|worse|noise)", comment)
     assert "| parameter | `max_depth` 4 → 3 | xgboost_h5 |" in comment
     picture = edited.root / "build/experiment/leaderboard.png"

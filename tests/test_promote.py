@@ -190,7 +190,21 @@ def params_of(paths, **changes):
 def test_the_best_cell_is_the_one_with_the_lowest_validation_log_loss(trained):
     params = params_of(trained)
     scores = {m: read_json(trained.cell_metrics(f"{m}_h5"))["val"]["log_loss"] for m in _served.MODELS}
-    assert best_model(trained, params, 5) == min(scores, key=scores.get)
+    assert best_model(trained, params, 5) == min(scores, key=scores.get)  # no cell has folds
+
+
+def test_where_every_cell_has_folds_the_best_one_ranks_first_with_them(trained, tmp_path):
+    params, paths = params_of(trained), Paths(tmp_path)
+    last = "prior"  # by validation it is far from the best
+    for model in _served.MODELS:
+        metrics = read_json(trained.cell_metrics(f"{model}_h5"))
+        folds = {"log_loss": 0.5 if model == last else 1.0, "windows": 10**6, "by_fold": []}
+        paths.cell_metrics(f"{model}_h5").parent.mkdir(parents=True)
+        write_json(paths.cell_metrics(f"{model}_h5"), {**metrics, "folds": folds})
+    assert best_model(paths, params, 5) == last
+    file = paths.cell_metrics("gru_h5")
+    write_json(file, {**read_json(file), "folds": None})
+    assert best_model(paths, params, 5) == best_model(trained, params, 5) != last
 
 
 @pytest.mark.parametrize(
