@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from _cells import FEATURES, register_stubs, train_prior, train_stub, write_windows
 from _report_cells import write_sources, write_specs
-from barcast.config import load_yaml, validate
+from barcast.config import dump_yaml, load_yaml, validate
 from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import DataError
 from barcast.evaluation.pooling import fit_weights, pool
@@ -22,6 +22,7 @@ from barcast.paths import Paths
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.ensemble import EnsembleConfig, ensemble
 from barcast.stages.evaluate import EvaluateConfig, evaluate
+from barcast.stages.oof import oof
 from barcast.tuning.folds import FoldConfig, cut_folds, read_index
 from barcast.tuning.out_of_fold import out_of_fold
 from barcast.tuning.scaling import FoldScaler
@@ -279,6 +280,24 @@ def test_out_of_fold_is_out_of_fold(tmp_path, monkeypatch):
         assert part["label"].tolist() == split.y[fold.val].tolist()
         assert part["datetime"].min() > split.meta["datetime"].iloc[fold.train].max()
     assert len(FEATURES) == dataset.split("train").X.shape[2]
+
+
+def test_the_stage_fits_a_cell_out_of_fold_or_leaves_an_empty_folder(tmp_path, monkeypatch, capsys):
+    register_stubs(monkeypatch, "stub", "dull")
+    paths = Paths(tmp_path)
+    write_windows(paths, bars=200)
+    paths.specs.mkdir(parents=True)
+    base = {"model_name": "stub", "model_family": "test", "horizon": 5, "random_seed": 1, "threads": 1}
+    folds = {"folds": FOLDS.model_dump(), "scaler": SCALER.model_dump()}
+    for name, own in (("stub", {**base, "sharpness": 1.0}), ("dull", None)):
+        spec = {"config": {"base": own, **folds}, "libraries": {}}
+        paths.spec(f"oof_{name}_h5").write_text(dump_yaml(spec))
+        oof(name, 5, paths)
+    dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5), splits=("train",))
+    expected = out_of_fold("stub", {**base, "sharpness": 1.0}, dataset, FOLDS, SCALER)
+    pd.testing.assert_frame_equal(pd.read_parquet(paths.oof_predictions("stub_h5")), expected)
+    assert list((paths.oof / "dull_h5").iterdir()) == []
+    assert "dull_h5: not in evaluate.out_of_fold, so it has no folds" in capsys.readouterr().out
 
 
 def test_a_missing_member_says_what_to_run(cells, config):

@@ -43,6 +43,7 @@ SMALL = {
     "max_epochs": 1,
     "average_seeds": 1,
     "lookback": 10,
+    "lags": [0, 3],
 }
 
 

@@ -78,6 +78,8 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ({"label.weights": ...}, r"key 'label.weights' is missing"),
         ({"data.features.units": "points"}, r"data.features.units = 'points': expected 'price' or 'atr'"),
         ({"ensemble.stack": ["logistic"]}, r"unknown key 'ensemble.stack'"),
+        ({"ensemble.weights": {"h5": {"prior": 1.0}}}, r"unknown key 'ensemble.weights.h5.prior'"),
+        ({"ensemble.weights": {"h5": {"gru": 0.5, "lstm": 0.4}}}, r"expected weights of at least 0 that sum to 1"),
         ({"ensemble.shrink": 1.5}, r"ensemble.shrink = 1.5: expected less than or equal to 1"),
         ({"ensemble.shrink": -0.1}, r"ensemble.shrink = -0.1: expected greater than or equal to 0"),
         ({"evaluate.out_of_fold": ["xgbost"]}, r"out_of_fold\[0\]: unknown model 'xgbost'; did you mean 'xgboost'\?"),

@@ -198,11 +198,11 @@ def test_an_ensemble_is_made_of_what_has_learnt_something(write_specs, models, m
         assert yaml.safe_load(specs[name])["config"]["members"] == members
 
 
-def test_given_weights_are_of_members(write_specs):
-    given = {"prior": 0.4, "xgboost": 0.6}
-    config = yaml.safe_load(write_specs({"ensemble.weights": {"h5": given}})["ensembles_h5"])["config"]
-    assert config["weights"] == given
-    assert set(given) <= set(config["members"])
+def test_weights_of_one_horizon_are_given_to_that_alone(write_specs):
+    given = {"lightgbm": 0.4, "xgboost": 0.6}
+    specs = write_specs({"ensemble.weights": {"h5": given}})
+    weights = {name: yaml.safe_load(specs[name])["config"]["weights"] for name in ENSEMBLES}
+    assert weights == {"ensembles_h5": given, "ensembles_h20": None}
 
 
 def test_repeats_with_seeds_no_longer_asked_for_are_removed(write_specs, tmp_path, capsys):

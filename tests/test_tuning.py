@@ -296,7 +296,7 @@ def test_every_library_can_be_stopped_by_its_own_log(name, tmp_path):
     train, val = dataset.split("train"), dataset.split("val")
     config = resolve_model(load_params(REPOSITORY / "params.yaml"), name, 5, Path("params.yaml"))
     plain = {**config.model_dump(mode="json"), "threads": 1}
-    plain |= {"lookback": None} if "lookback" in plain else {}
+    plain |= {key: value for key, value in {"lookback": None, "lags": [0, 1]}.items() if key in plain}
     model = ModelRegistry.create(name, plain, 5, FEATURES)
     calls = []
 

@@ -85,6 +85,11 @@ class Params(Section):
             for horizon in self.tune.horizons:
                 yield model, horizon
 
+    def ensemble_members(self) -> list[str]:
+        """The models of the matrix that an ensemble is made of: baselines have nothing to add."""
+        others = [name for name in self.models if ModelRegistry.get_metadata(name).family != "baseline"]
+        return others or list(self.models)
+
     def cells(self) -> Iterator[tuple[str, int]]:
         """Every (model, horizon) of the matrix, in the order of `models` and `horizons`."""
         for model in self.models:
@@ -134,8 +139,8 @@ def _check_ensemble(params: Params, file: Path) -> None:
         if horizon not in known:
             raise ConfigError(unknown_key(str(file), key, horizon, known))
         for name in weights:
-            if name not in params.models:
-                raise ConfigError(unknown_key(str(file), f"{key}.{name}", name, params.models))
+            if name not in params.ensemble_members():
+                raise ConfigError(unknown_key(str(file), f"{key}.{name}", name, params.ensemble_members()))
 
 
 def _check_names(names: Sequence[str], key: str, path: Path) -> None:

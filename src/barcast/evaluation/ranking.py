@@ -1,4 +1,4 @@
-"""In which order cells stand, and how much that order tells of the next period."""
+"""The order of the cells, and how much it tells of the next period."""
 
 from __future__ import annotations
 

@@ -96,9 +96,9 @@ def choose_scaling(methods: Sequence[Method], folds: Sequence[Period], own: Sequ
     Each method is fitted on all periods but one and scored on that one, in turn. Of the methods tried, `none` among
     them, the simplest wins whose mean log-loss is within one standard error of the best one's (Breiman et al. 1984,
     3.4.3), by the spread of the paired difference over the periods: a gain that the next period may take back is no
-    reason to bend probabilities. Nor is a gain on the folds alone: their models learnt from less and are the surer of
-    less for it, so a method must not lose on the model's own periods either. Fewer than three periods say nothing of
-    the spread, and `none` is used. What is used is fitted again on all periods.
+    reason to bend probabilities. Nor is a gain only on the folds: their models learnt from fewer windows and are
+    overconfident for it, so a method must not lose on the model's own periods either. Fewer than three periods say
+    nothing of the spread, and `none` is used. What is used is fitted again on all periods.
 
     Args:
         methods: what to try beside `none`, simplest first.

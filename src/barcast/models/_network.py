@@ -27,7 +27,7 @@ _SEED_STEP = 10_007  # between the seeds of networks that are averaged, far beyo
 
 
 class NetworkConfig(LoopConfig, EarlyStoppingConfig):
-    """What every network is told: what it sees and how it is trained. Its architecture stands in a subclass.
+    """What every network is told: what it sees and how it is trained. Its architecture is in a subclass.
 
     Early stopping looks at every `watch_stride`-th validation window: neighbours share all bars but one, so
     the others would cost more time than they tell.

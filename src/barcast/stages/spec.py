@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,17 +149,12 @@ def ensemble_specs(params: Params, fingerprinter: Fingerprinter | None = None) -
     for horizon in params.horizons:
         config = {
             **_scoring(params.model_dump(mode="json")),
-            "members": _members(params.models),
+            "members": params.ensemble_members(),
             "weights": params.ensemble.weights.get(f"h{horizon}"),
             "shrink": params.ensemble.shrink,
         }
         specs[f"ensembles_h{horizon}"] = {"stage": "ensemble", "horizon": horizon, "config": config, **code}
     return specs
-
-
-def _members(models: Sequence[str]) -> list[str]:
-    """The models of the matrix that an ensemble is made of: baselines have nothing to add."""
-    return [model for model in models if ModelRegistry.get_metadata(model).family != "baseline"] or list(models)
 
 
 def oof_specs(params: Params, file: Path, fingerprinter: Fingerprinter | None = None) -> dict[str, dict[str, Any]]:
