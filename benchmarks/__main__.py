@@ -22,6 +22,7 @@ NAMES = (
     "prepare",
     "serving",
     "lags",
+    "ensembles",
     "evaluation",
     "tft",
     "boosting",

@@ -35,7 +35,8 @@ def test_a_booster_was_cut_off_where_without_a_limit_it_would_have_trained_on(lo
     falling = [*losses, *range(-1, -200, -1)]  # which improves for ever from there on
     kept = trained(falling, limit, patience)
     longer = len(trained(falling, 10_000, patience)) > limit
-    expected = f"max_rounds = {limit}" if longer else None
+    improved = limit > patience or min(kept) < kept[0]  # of so few rounds all that can be said
+    expected = f"max_rounds = {limit}" if longer and improved else None
     assert ended_by_limit(booster(limit, patience), history(*kept)) == expected
 
 
@@ -44,6 +45,7 @@ def test_a_booster_was_cut_off_where_without_a_limit_it_would_have_trained_on(lo
     [
         ([1.0, 0.9, 0.8, 0.7], "max_epochs = 4"),
         ([1.0, 0.9, 0.7, 0.8], None),  # the last epoch made nothing better
+        ([1.0, 0.9, 0.8, 0.7996], None),  # less than noise
         ([0.7, 0.8, 0.9], None),  # stopped early
         ([1.0, 0.9, 0.8], None),
     ],
@@ -68,3 +70,14 @@ def test_without_early_stopping_or_a_limit_nothing_was_cut_off():
     assert ended_by_limit(network(5, early_stopping=False), falling) is None
     assert ended_by_limit({"max_iterations": 5, "C": 1.0}, falling) is None
     assert ended_by_limit({}, []) is None
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"), [((0.699, 0.698), "max_rounds = 6"), ((0.6998, 0.6996), None), ((0.71, 0.72), None)]
+)
+def test_a_booster_that_gained_less_than_noise_at_its_end_was_not_cut_off(last, expected):
+    assert ended_by_limit(booster(6, 2), history(1.0, 0.9, 0.8, 0.7, *last)) == expected
+
+
+def test_a_single_epoch_says_nothing():
+    assert ended_by_limit(network(1), history(0.7)) is None

@@ -363,7 +363,6 @@ def test_metrics_file_is_short_enough_for_dvc_exp_show(evaluated):
         expected = {
             "best": "sharp",
             "score": round(rows[0].score, 6),
-            "val": round(rows[0].val_log_loss, 6),
             "test": round(rows[0].test_log_loss.value, 6),
         }
         assert content[f"h{horizon}"] == expected
@@ -479,9 +478,9 @@ def test_markdown_has_a_table_for_each_horizon(evaluated):
 def test_undefined_values_and_signs_are_shown_as_such():
     flat = row("flat", sharpe=Interval(None, None, None), mcc=Interval(0.0, -0.1, 0.1), in_confidence_set=False)
     last = render_markdown(board_of(flat)).splitlines()[-1]
-    losses = ["1.0200", "1.0000", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
+    losses = ["1.0200", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
     shown = ["1", "flat", *losses, "", "–", "0.000", "0.500", "–", "0.50"]
-    more = ["0.500", "0.500", "50.0%", "12,345", "–", "0.5 ±0.1", "–", "0.900", "2.50", "none"]
+    more = ["1.0000", "0.500", "0.500", "50.0%", "12,345", "–", "0.5 ±0.1", "–", "0.900", "2.50", "none"]
     assert last == "| " + " | ".join(shown + more) + " |"
 
 

@@ -183,6 +183,22 @@ def test_each_network_is_what_one_of_its_seed_and_windows_is_and_their_mean_is_p
     np.testing.assert_array_equal(loaded.predict_proba(val_X), several.predict_proba(val_X))
 
 
+def test_a_single_network_is_trained_by_the_loop_and_nothing_is_averaged():
+    from barcast.training.loop import Examples, Watch, fit_network, predict_logits, seeded
+    from barcast.training.session import torch_session
+
+    X, y, weight = random_windows()
+    model = create("gru", max_epochs=3).fit(X, y, X, y, sample_weight=weight)
+    with torch_session(model.config, 1) as device:
+        seeded(42)
+        network = create("gru")._build(LENGTH, 2)
+        watch = Watch(name="gru", score=lambda: 1.0, patience=None, log=lambda *_: None, folder=None)
+        fit_network(network, Examples(X, y + 1, weight / weight.mean()), model.config, device, 43, watch)
+        logits = predict_logits(network, X, model.config, device).astype(float)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(model.predict_proba(X), powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
 def test_the_networks_share_the_training_windows_out(monkeypatch):
     X, y, weight = random_windows()
     weight[::5] = 0
@@ -262,14 +278,15 @@ def test_windows_that_share_rows_are_learnt_as_others_are(name, device_rows):
 
 
 def epochs_done(unfinished):
+    """Of the second network."""
     try:
-        return max(len(json.loads(path.read_text())["history"]) for path in unfinished.glob("*/*/progress.json"))
+        return max(len(json.loads(path.read_text())["history"]) for path in unfinished.glob("*/1/progress.json"))
     except (ValueError, FileNotFoundError):  # none yet, or it is being replaced
         return 0
 
 
 def test_a_killed_cell_ends_in_the_same_files_as_an_unbroken_one(tmp_path):
-    """`kill -9` in the middle of a training, then the same command again."""
+    """`kill -9` in the middle of the second network's training, then the same command again."""
     paths = {}
     for case in ("whole", "killed"):
         root = tmp_path / case
@@ -277,7 +294,7 @@ def test_a_killed_cell_ends_in_the_same_files_as_an_unbroken_one(tmp_path):
         paths[case] = Paths(root)
         write_windows(paths[case], bars=300)
         paths[case].specs.mkdir(parents=True)
-        content = {"config": config("gru", max_epochs=20, batch_size=8), "libraries": {}}
+        content = {"config": config("gru", average_seeds=2, max_epochs=10, batch_size=8), "libraries": {}}
         paths[case].spec("gru_h5").write_text(yaml.safe_dump(content))
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "barcast.stages.train", "gru", "5"]

@@ -67,7 +67,7 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ({"symbols": []}, r"symbols = \[\]"),
         ({"split.purge_bars": 10}, r"params.yaml: expected split.purge_bars ≥ 20, the longest label reach, got 10"),
         ({"window.seq_length": 10}, r"unknown key 'window.seq_length'; did you mean 'seq_len'\?"),
-        ({"window.train_stride": 4}, r"unknown key 'window.train_stride'"),
+        ({"window.train_stride": 4}, r"unknown key 'window.train_stride'; it is 'model.train_stride' now"),
         ({"model.train_stride": 0}, r"model.train_stride = 0: expected greater than or equal to 1"),
         ({"model.train_stride": ...}, r"key 'model.\w+.train_stride' is missing"),
         ({"model.prior.train_stride": 4}, r"unknown key 'model.prior.train_stride'"),
@@ -77,7 +77,7 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ({"label.weights": "unique"}, r"label.weights = 'unique': expected 'none', 'uniqueness', 'quality' or 'both'"),
         ({"label.weights": ...}, r"key 'label.weights' is missing"),
         ({"data.features.units": "points"}, r"data.features.units = 'points': expected 'price' or 'atr'"),
-        ({"ensemble.stack": ["logistic"]}, r"unknown key 'ensemble.stack'"),
+        ({"ensemble.stack": ["logistic"]}, r"unknown key 'ensemble.stack'; .* 'evaluate.out_of_fold'"),
         ({"ensemble.weights": {"h5": {"prior": 1.0}}}, r"unknown key 'ensemble.weights.h5.prior'"),
         ({"ensemble.weights": {"h5": {"gru": 0.5, "lstm": 0.4}}}, r"expected weights of at least 0 that sum to 1"),
         ({"ensemble.shrink": 1.5}, r"ensemble.shrink = 1.5: expected less than or equal to 1"),
@@ -142,6 +142,12 @@ def test_windows_are_thinned_for_each_model_by_its_own_stride(write_params):
     found = {name: resolved(path, name, 5).train_stride for name in ("xgboost", "lightgbm", "gru")}
     assert found == {"xgboost": 2, "lightgbm": 5, "gru": 5}
     assert not hasattr(resolved(path, "prior", 5), "train_stride")
+
+
+def test_a_lookback_beyond_the_window_is_refused_before_any_training(write_params):
+    message = r"model.gru.lookback = 61: expected at most window.seq_len = 60"
+    with pytest.raises(ConfigError, match=message):
+        load_params(write_params({"model.gru.lookback": 61}))
 
 
 def test_a_lookback_of_null_is_the_whole_window(write_params):

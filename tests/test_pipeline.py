@@ -40,7 +40,10 @@ SMALL = {
     "model.max_rounds": 4,
     "model.max_depth": 4,
     "model.threads": 1,
-    "model.xgboost.max_depth": None,  # the shared one
+    "model.xgboost.max_depth": None,  # this and the next two: the shared ones
+    "model.xgboost.colsample": None,
+    "model.xgboost.subsample": None,
+    "model.xgboost.min_child_weight": 5.0,
     "model.xgboost.lags": [0, 1, 2],
     "model.lightgbm.lags": [0, 1, 2],
     "data.audit.cuts": 1,

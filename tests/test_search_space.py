@@ -46,6 +46,15 @@ def test_every_model_has_a_space_that_it_accepts(params, name):
         config_class.model_validate({**base(params, name), **drawn})
 
 
+@pytest.mark.parametrize(
+    ("name", "key"), [("nhits", "pool_sizes"), ("patchtst", "patch_len"), ("patchtst", "patch_stride")]
+)
+def test_what_a_network_may_try_fits_the_bars_that_it_sees(params, name, key):
+    for value in load_space(space_file(REPOSITORY, name), name).to_dict()[key]["choice"]:
+        model = ModelRegistry.create(name, {**base(params, name), key: value}, params.horizons[0], ["f0"])
+        model._build(model.config.lookback or params.window.seq_len, 1)
+
+
 def test_every_space_belongs_to_a_model():
     assert {path.stem for path in (REPOSITORY / "config/models").iterdir()} == set(ModelRegistry.list_models())
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
@@ -24,6 +26,10 @@ from barcast.stages.audit import AuditedDataConfig
 from barcast.tuning.settings import TuneConfig
 
 _HORIZON_BLOCK = re.compile(r"h\d+")
+_MOVED = {
+    "window.train_stride": "it is 'model.train_stride' now, of each model",
+    "ensemble.stack": "the stack is gone; 'evaluate.out_of_fold' says which models are fitted out of fold",
+}
 _GIVEN = {"model_name", "model_family", "horizon", "random_seed"}  # filled in, not set by the user
 
 
@@ -104,6 +110,7 @@ def load_params(path: Path) -> Params:
         ConfigError: naming file, key, value, what is allowed, and the closest known key.
     """
     content = load_yaml(path)
+    _check_moved(content, path)
     params = validate(Params, content, path)
     for key, names in (
         ("models", params.models),
@@ -118,9 +125,26 @@ def load_params(path: Path) -> Params:
     for name in ModelRegistry.list_models():
         of_blocks = {int(key[1:]) for key in params.model.get(name) or {} if _HORIZON_BLOCK.fullmatch(key)}
         for horizon in sorted({*params.horizons, *of_blocks}):
-            resolve_model(params, name, horizon, path)
+            _check_lookback(params, resolve_model(params, name, horizon, path), path)
     _check_ensemble(params, path)
     return params
+
+
+def _check_moved(content: Mapping[str, Any], file: Path) -> None:
+    """Keys of earlier versions, each with what took its place."""
+    for key, instead in _MOVED.items():
+        section, name = key.split(".")
+        if isinstance(content.get(section), dict) and name in content[section]:
+            raise ConfigError(f"{file}: unknown key '{key}'; {instead}")
+
+
+def _check_lookback(params: Params, config: ModelConfig, file: Path) -> None:
+    bars = getattr(config, "lookback", None)
+    if bars is not None and bars > params.window.seq_len:
+        raise ConfigError(
+            f"{file}: model.{config.model_name}.lookback = {bars}: expected at most window.seq_len = "
+            f"{params.window.seq_len}"
+        )
 
 
 def _check_horizons(params: Params, file: Path) -> None:
@@ -154,7 +178,8 @@ def _check_names(names: Sequence[str], key: str, path: Path) -> None:
 def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelConfig:
     """The hyperparameters of one cell: shared values, over them the model's block, over it its `h{n}` block.
 
-    A null says nothing: what stands in the layer below holds.
+    A null says nothing: what is in the layer below holds. Only where no layer has more than a null, and the key admits
+    one, is it the value.
 
     Raises:
         ConfigError: a value is missing, of the wrong type or out of range; names the key that set it.
@@ -170,10 +195,12 @@ def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelC
         "random_seed": params.seed,
     }
     keys: dict[str, str] = {}
-    for field in config_class.model_fields:
+    for field, info in config_class.model_fields.items():
         for prefix, layer in layers:
             if layer.get(field) is not None and field not in _GIVEN:
                 values[field], keys[field] = layer[field], f"{prefix}.{field}"
+        if field not in values and field in params.model and NoneType in typing.get_args(info.annotation):
+            values[field] = None
     return validate(config_class, values, file, f"model.{name}", keys)
 
 

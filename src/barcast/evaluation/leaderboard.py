@@ -182,7 +182,6 @@ def columns(reference: str) -> list[Column]:
         Column("rank", "#", "place by score", str),
         Column("model", "model", "", str),
         Column("score", "score", "log-loss out of fold and on the ranked part of validation; ranks", "{:.4f}".format),
-        Column("val_log_loss", "val", "log-loss on the ranked part of validation", "{:.4f}".format),
         Column("test_log_loss", "test log-loss", "in nats, lower is better", "{:.4f}".format),
         Column("delta_reference", f"Δ {reference}", f"test log-loss minus {reference}'s", _signed(4)),
         Column("verdict", "verdict", f"whether that difference to {reference} is real", str),
@@ -198,6 +197,7 @@ def columns(reference: str) -> list[Column]:
 def further_columns() -> list[Column]:
     """Columns for renderings with more room than a terminal."""
     return [
+        Column("val_log_loss", "val", "log-loss on the ranked part of validation", "{:.4f}".format),
         Column("macro_f1", "macro-F1", "mean F1 of the classes", "{:.3f}".format, margin=False),
         Column("auc_ovr", "AUC", "one-vs-rest, 0.5 is chance", "{:.3f}".format, margin=False),
         Column("max_drawdown", "max DD", "largest fall of the net equity", "{:.1%}".format, margin=False),
@@ -251,8 +251,8 @@ def render_terminal(leaderboard: Leaderboard, console: Console) -> None:
 def caption(leaderboard: Leaderboard) -> str:
     """What a reader must know to read the table."""
     return (
-        "Ranked by score: log-loss out of fold inside train and on validation. val: on validation only. Every other "
-        "figure is on the test split, trading net of costs. "
+        "Ranked by score: log-loss out of fold inside train and on validation. Every other figure is on test, trading "
+        "net of costs. "
         f"±: {leaderboard.level:.0%} interval, block bootstrap over time. Δ: test log-loss minus that of "
         f"{leaderboard.reference}, below 0 is better; its intervals hold for all models of a horizon at once. "
         "●: in the model confidence set."

@@ -86,6 +86,8 @@ class NetworkModel(BaseModel):
                 facts = {} if number else describe(network, X.seq_len, len(self.feature_columns))
                 thinned = X.thinned(config.train_stride, number * config.train_stride // config.average_seeds)
                 used = thinned[weight[thinned] > 0]
+                if not len(used):
+                    raise ModelError(f"{config.model_name}: every window that train_stride keeps weighs 0; lower it")
                 examples = Examples(
                     X.select(used),
                     self._classes.encode(y_train[used]),
@@ -150,7 +152,10 @@ def _numbered(log: Log, first: int, facts: Mapping[str, float]) -> Log:
 
 def too_short(name: str, seq_len: int, least: int, why: str) -> ModelError:
     """The one wording for a window that an architecture can't take."""
-    return ModelError(f"{name}: windows of {seq_len} bars are too short: {why}; set window.seq_len to {least} or more")
+    return ModelError(
+        f"{name}: windows of {seq_len} bars are too short: {why}; "
+        f"set model.lookback (and window.seq_len) to {least} or more"
+    )
 
 
 def plain(config: Any, *fields: str) -> dict[str, Any]:

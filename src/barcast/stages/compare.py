@@ -308,7 +308,6 @@ def _headline(leaderboard: Leaderboard) -> dict[str, Any]:
         f"h{horizon}": {
             "best": rows[0].model,
             "score": round(rows[0].score, 6),
-            "val": round(rows[0].val_log_loss, 6),
             "test": round(rows[0].test_log_loss.value or 0.0, 6),
         }
         for horizon, rows in leaderboard.horizons.items()

@@ -268,7 +268,8 @@ def _class_weights(examples: Examples, config: LoopConfig) -> npt.NDArray[np.flo
     if config.class_weights == "none":
         return np.ones(len(examples.y), np.float32)
     totals = np.bincount(examples.y, examples.weight)
-    factors = examples.weight.sum() / (len(totals) * totals)
+    seen = totals > 0  # one of several networks may not meet every class
+    factors = np.divide(examples.weight.sum(), seen.sum() * totals, out=np.zeros(len(totals)), where=seen)
     weights: npt.NDArray[np.float32] = factors[examples.y].astype(np.float32)
     return weights
 

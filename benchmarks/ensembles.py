@@ -1,6 +1,6 @@
 """Ways to weigh an ensemble, compared on periods that its weights were not fitted on.
 
-    python -m benchmarks.pooling [--root .]
+    python -m benchmarks.ensembles [--root .]
 
 Reads what the pipeline made: the cells' out-of-fold predictions inside train and their predictions of validation. Each
 fold and the calibration slice is scored with weights fitted on the others; the ranked part of validation with weights
@@ -134,7 +134,7 @@ def best_single(blocks: Sequence[Block], members: Sequence[str]) -> dict[str, An
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pooling", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ensembles", description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=ROOT, help="a repository whose pipeline has run")
     paths = Paths(parser.parse_args(arguments).root)
     params = load_params(paths.params)
