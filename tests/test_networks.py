@@ -384,7 +384,7 @@ def test_the_smallest_seq_len(name, changes, least):
     model = create(name, max_epochs=1, **changes).fit(X, y, X, y)
     assert np.isfinite(model.predict_proba(X)).all()
     if least > 1:
-        message = rf"{name}: .* {least - 1} bars .* {least}; set model.lookback \(and window.seq_len\) to {least} or more"
+        message = rf"{name}: .* {least - 1} bars .* {least}; set model.lookback .* to {least} or more"
         with pytest.raises(ModelError, match=message):
             create(name, max_epochs=1, **changes).fit(X[:, 1:], y, X[:, 1:], y)
 
