@@ -51,7 +51,7 @@ def score(model: BaseModel, val: FoldSplit, metric: str, config: FoldScoring) ->
 def sharpe_per_bar(val: FoldSplit, predictions: Labels, cost_bps: float) -> float | None:
     """Mean over deviation (ddof 1) of the net returns of every bar, not annualised; None where nothing is earned.
 
-    Windows may be thinned (`window.train_stride`): a prediction is then held until the symbol's next window,
+    Windows across gaps are missing: a prediction is then held until the symbol's next window,
     through the bars between, so that the figure is of a bar whatever the stride.
     """
     ends = val.X.ends
