@@ -1,4 +1,4 @@
-"""A picture of the report's first leaderboard, taken by the Chromium that is installed.
+"""A screenshot of the report's first leaderboard, taken by the installed Chromium.
 
 python .ci/picture.py experiments/report/index.html docs/leaderboard.png
 """
@@ -22,7 +22,7 @@ WIDTH, HEIGHT, SCALE, MARGIN = 1280, 900, 1.5, 20
 
 
 def take(page_file: Path, target: Path, chromium: str) -> None:
-    """Open the page and photograph it from its title to the end of the first horizon's figures."""
+    """Take a screenshot of the page from its title to the end of the first horizon's figures."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -46,13 +46,13 @@ def take(page_file: Path, target: Path, chromium: str) -> None:
 
 
 def main() -> None:
-    """Take the picture, or say why there is none."""
+    """Take the screenshot, or exit with what is missing."""
     page_file, target = Path(sys.argv[1]), Path(sys.argv[2])
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     if chromium is None:
-        sys.exit(f"no picture: expected one of {', '.join(NAMES)} on the PATH; `apt-get install chromium`")
+        sys.exit(f"none of {', '.join(NAMES)} is on the PATH; install one: `apt-get install chromium`")
     if not page_file.is_file():
-        sys.exit(f"no picture: {page_file} is missing; run `dvc repro` first")
+        sys.exit(f"{page_file} is missing; run `dvc repro` first")
     take(page_file, target, chromium)
 
 

@@ -1,9 +1,9 @@
-"""Posts a comment to a pull request of GitHub or a merge request of GitLab, or updates the one that is there.
+"""Posts a comment on a GitHub pull request or a GitLab merge request, or updates the one that exists.
 
     python .ci/post.py FOLDER
 
-FOLDER holds comment.md, whose first line tells the comment from others, and perhaps leaderboard.png. Where and as
-whom is read from the variables that the two services set: see `github` and `gitlab`.
+FOLDER contains comment.md, whose first line identifies the comment, and optionally leaderboard.png. Repository and
+token are read from the variables that the two services set: see `github` and `gitlab`.
 """
 
 import base64
@@ -21,19 +21,19 @@ PAGE = 100
 
 
 def call(method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
-    """One request with JSON in both directions; `body` may be bytes that `headers` describe."""
+    """Send one request, JSON in both directions. `body` may also be bytes that `headers` describe."""
     if body is not None and not isinstance(body, bytes):
         body, headers = json.dumps(body).encode(), {**headers, "Content-Type": "application/json"}
     request = urllib.request.Request(url, body, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read() or b"null")
     except urllib.error.HTTPError as error:
-        sys.exit(f"{method} {url}: {error.code} {error.reason}; may the token write comments and contents here?")
+        sys.exit(f"{method} {url}: {error.code} {error.reason}; check that the token may write comments and contents")
 
 
 def find(url: str, headers: dict[str, str]) -> Any:
-    """The id of the comment that begins with the mark, or None."""
+    """The id of the comment that starts with the mark, or None."""
     for number in range(1, 1000):
         comments = call("GET", f"{url}?per_page={PAGE}&page={number}", headers)
         for comment in comments:
@@ -45,7 +45,7 @@ def find(url: str, headers: dict[str, str]) -> Any:
 
 
 def github(text: str, picture: Path) -> None:
-    """With GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_SERVER_URL, GH_TOKEN and PR, the pull request's number."""
+    """Needs GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_SERVER_URL, GH_TOKEN and PR, the pull request's number."""
     repository, number = os.environ["GITHUB_REPOSITORY"], os.environ["PR"]
     root = f"{os.environ['GITHUB_API_URL']}/repos/{repository}"
     headers = {"Authorization": f"Bearer {os.environ['GH_TOKEN']}", "Accept": "application/vnd.github+json"}
@@ -62,13 +62,13 @@ def github(text: str, picture: Path) -> None:
 
 
 def keep_picture(root: str, headers: dict[str, str], picture: Path, branch: str) -> str:
-    """Commit the picture alone, without parents, as `branch`: a comment can only link what a repository holds."""
-    content = {"content": base64.b64encode(picture.read_bytes()).decode(), "encoding": "base64"}
-    blob = call("POST", f"{root}/git/blobs", headers, content)["sha"]
+    """Commit only the picture, without parents, as `branch`: a comment can link only to files of the repository."""
+    encoded = {"content": base64.b64encode(picture.read_bytes()).decode(), "encoding": "base64"}
+    blob = call("POST", f"{root}/git/blobs", headers, encoded)["sha"]
     entry = {"path": picture.name, "mode": "100644", "type": "blob", "sha": blob}
     tree = call("POST", f"{root}/git/trees", headers, {"tree": [entry]})["sha"]
-    made = {"message": "Leaderboard of a pull request", "tree": tree, "parents": []}
-    commit: str = call("POST", f"{root}/git/commits", headers, made)["sha"]
+    content = {"message": "Leaderboard of a pull request", "tree": tree, "parents": []}
+    commit: str = call("POST", f"{root}/git/commits", headers, content)["sha"]
     if call("GET", f"{root}/git/matching-refs/heads/{branch}", headers):
         call("PATCH", f"{root}/git/refs/heads/{branch}", headers, {"sha": commit, "force": True})
     else:
@@ -77,7 +77,7 @@ def keep_picture(root: str, headers: dict[str, str], picture: Path, branch: str)
 
 
 def gitlab(text: str, picture: Path) -> None:
-    """With CI_API_V4_URL, CI_PROJECT_ID, CI_MERGE_REQUEST_IID, and GITLAB_TOKEN, a token with the scope `api`."""
+    """Needs CI_API_V4_URL, CI_PROJECT_ID, CI_MERGE_REQUEST_IID, and GITLAB_TOKEN, a token with the scope `api`."""
     root = f"{os.environ['CI_API_V4_URL']}/projects/{os.environ['CI_PROJECT_ID']}"
     headers = {"PRIVATE-TOKEN": os.environ["GITLAB_TOKEN"]}
     if picture.is_file():
@@ -91,11 +91,11 @@ def gitlab(text: str, picture: Path) -> None:
 
 
 def upload(url: str, headers: dict[str, str], file: Path) -> Any:
-    """Send a file as a form."""
-    border = uuid.uuid4().hex
-    head = f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
-    body = f"{head}Content-Type: image/png\r\n\r\n".encode() + file.read_bytes() + f"\r\n--{border}--\r\n".encode()
-    return call("POST", url, {**headers, "Content-Type": f"multipart/form-data; boundary={border}"}, body)
+    """Upload a file as a form."""
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
+    body = f"{head}Content-Type: image/png\r\n\r\n".encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    return call("POST", url, {**headers, "Content-Type": f"multipart/form-data; boundary={boundary}"}, body)
 
 
 def main() -> None:
@@ -104,16 +104,16 @@ def main() -> None:
         sys.exit("expected one argument, the folder that .ci/experiment wrote: python .ci/post.py FOLDER")
     comment, picture = Path(sys.argv[1]) / "comment.md", Path(sys.argv[1]) / "leaderboard.png"
     if not comment.is_file():
-        sys.exit(f"{comment}: no such file; let .ci/experiment write it")
+        sys.exit(f"{comment}: no such file; run .ci/experiment first")
     text = comment.read_text(encoding="utf-8")
     if not text.startswith(MARK):
-        sys.exit(f"{comment}: expected {MARK} as its first line; let .ci/experiment write it")
+        sys.exit(f"{comment}: expected {MARK} as its first line; run .ci/experiment again")
     if "GITHUB_REPOSITORY" in os.environ:
         github(text, picture)
     elif "CI_PROJECT_ID" in os.environ:
         gitlab(text, picture)
     else:
-        sys.exit("nowhere to post: expected the variables of GitHub Actions or of GitLab CI")
+        sys.exit("no service to post to: expected the variables of GitHub Actions or of GitLab CI")
 
 
 if __name__ == "__main__":

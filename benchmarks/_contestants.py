@@ -59,18 +59,20 @@ class Base:
 
 
 class Barcast(Base):
-    """`TimeSeriesDataset.split("train").batches`, with labels and weights."""
+    """`barcast.data.batching.batches`, with labels and weights."""
 
     def build(self) -> None:
-        from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+        from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 
         data = TimeSeriesDataset(DatasetConfig(path=str(self.folder), horizon=1), [self.split]).split(self.split)
         data.X.rows.sum()  # a page of the file counts once it is touched
         self.data = data
 
     def batches(self, size: int) -> Iterator[Batch]:
+        from barcast.data.batching import batches
+
         for seed in count():
-            for X, _, _ in self.data.batches(size, shuffle=True, seed=seed):
+            for X, _, _ in batches(self.data, size, shuffle=True, seed=seed):
                 yield X
 
     def verify(self) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
-from barcast.evaluation.resampled import PROBABILITY_COLUMNS
-from barcast.evaluation.slices import RANKED, validation_parts
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
+from barcast.evaluation.evaluator import UNCALIBRATED_COLUMNS
+from barcast.evaluation.validation_split import SELECTION, cut_validation
 from barcast.files import read_json
 from barcast.paths import cell_name
+from barcast.probabilities import PROBABILITY_COLUMNS
 from benchmarks._forecast_peers import OWN, PEERS, SPLITS, read_forecast, write_windows
 from benchmarks._forecast_scores import PRIOR, SCRIPT, Forecast, Rules, score
 from benchmarks._measure import ROOT, say
@@ -24,7 +25,6 @@ from benchmarks._workspace import FREE, Cost, Workspace, watched
 
 CELLS = "barcast"
 ENSEMBLES = f"{CELLS}:ensembles"  # all rows of a horizon's ensemble stage
-RAW_COLUMNS = ["raw_down", "raw_flat", "raw_up"]
 SCORED = ("val", "test")
 SOURCES = ("_forecast_peers.py", "_forecast_networks.py")
 
@@ -59,8 +59,8 @@ class Race:
     def ranked(self) -> dict[str, Any]:
         """Which windows are scored: all of test, and of val those that nothing of barcast's was fitted on."""
         params = self.space.params
-        parts = validation_parts(self.windows["val"], params.evaluate.calibration.share, params.split.purge_bars)
-        return {"val": parts == RANKED, "test": np.ones(len(self.windows["test"]), np.bool_)}
+        subsets = cut_validation(self.windows["val"], params.evaluate.calibration.share, params.split.purge_bars)
+        return {"val": subsets == SELECTION, "test": np.ones(len(self.windows["test"]), np.bool_)}
 
     def run(self, names: Sequence[str]) -> dict[str, Any]:
         """Run them one after the other, then score them together.
@@ -127,6 +127,7 @@ class Race:
         cell = cell_name(model, self.horizon)
 
         def run() -> Cost:
+            self.once("baseline", ["baseline"], lambda: stage("baseline", self.horizon))
             shutil.rmtree(self.space.paths.unfinished(cell), ignore_errors=True)  # resumed, it would seem cheaper
             return sum((stage(step, model, self.horizon) for step in ("oof", "train", "evaluate")), start=FREE)
 
@@ -159,8 +160,8 @@ class Race:
             if not frame[keys].equals(self.windows[split][keys]):
                 raise RuntimeError(f"{row.name}: predictions of other windows than those of {split}")
         said, raw = (
-            self.scored({split: frame[columns].to_numpy(np.float64) for split, frame in frames.items()})
-            for columns in (PROBABILITY_COLUMNS, RAW_COLUMNS)
+            self.scored({split: frame[[*columns]].to_numpy(np.float64) for split, frame in frames.items()})
+            for columns in (PROBABILITY_COLUMNS, UNCALIBRATED_COLUMNS)
         )
         return Forecast(said, cost, raw, read_json(row / "metrics/metrics.json"), is_ranked)
 

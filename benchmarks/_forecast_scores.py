@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.evaluation.bootstrap import Sample, Values, deltas, measure_all, point
-from barcast.evaluation.ranking import rank_correlation, rank_scores
-from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
-from barcast.evaluation.significance import confidence_set
-from barcast.evaluation.standings import SignificanceConfig
-from barcast.models.base import Probabilities, log_loss
+from barcast.comparison.horizon import SignificanceConfig
+from barcast.comparison.intervals import Values, deltas
+from barcast.comparison.ranking import rank_correlation, rank_scores
+from barcast.comparison.resampled_metrics import ScoredPredictions, bootstrap_metrics, observed_metrics
+from barcast.comparison.resampling import BootstrapSample
+from barcast.comparison.significance import confidence_set
+from barcast.probabilities import PROBABILITY_COLUMNS, Probabilities, log_loss
 from benchmarks._measure import rounded
 from benchmarks._workspace import Cost
 
@@ -50,11 +51,11 @@ class Rules:
     seed: int
 
 
-def measured(windows: pd.DataFrame, probabilities: Probabilities, rules: Rules) -> Measured:
+def scored(windows: pd.DataFrame, probabilities: Probabilities, rules: Rules) -> ScoredPredictions:
     """`windows` has N rows of datetime, symbol, close and label."""
     said = dict(zip(PROBABILITY_COLUMNS, probabilities.T, strict=True))
     frame = windows.assign(**said, prediction=probabilities.argmax(axis=1) - 1)
-    return Measured.of(frame, rules.cost_bps, rules.bins)
+    return ScoredPredictions.from_frame(frame, rules.cost_bps, rules.bins)
 
 
 def score(forecasts: Mapping[str, Forecast], windows: Mapping[str, pd.DataFrame], rules: Rules) -> dict[str, Any]:
@@ -66,13 +67,16 @@ def score(forecasts: Mapping[str, Forecast], windows: Mapping[str, pd.DataFrame]
         rules: how to judge.
     """
     first = {SCRIPT: forecasts[SCRIPT], **forecasts}  # block lengths are chosen for differences to the first one
-    models = {name: measured(windows["test"], found.said["test"], rules) for name, found in first.items()}
-    sample, values = measure_all(models, rules.compare, rules.seed)
+    models = {name: scored(windows["test"], found.said["test"], rules) for name, found in first.items()}
+    sample, values = bootstrap_metrics(models, rules.compare, rules.seed)
     own = {name: found.metrics for name, found in forecasts.items() if found.metrics is not None}
     scores = rank_scores(own)
     best = min(scores, key=scores.__getitem__, default=None)
     points = {
-        "val": {name: point(measured(windows["val"], found.said["val"], rules)) for name, found in forecasts.items()},
+        "val": {
+            name: observed_metrics(scored(windows["val"], found.said["val"], rules))
+            for name, found in forecasts.items()
+        },
         "test": {name: found[0] for name, found in values.items()},
     }
     p_values = confidence_set({name: model.losses for name, model in models.items()}, sample, rules.seed)
@@ -116,7 +120,9 @@ def figures(
     return content
 
 
-def difference(name: str, other: str | None, sample: Sample, values: Mapping[str, Values]) -> dict[str, Any] | None:
+def difference(
+    name: str, other: str | None, sample: BootstrapSample, values: Mapping[str, Values]
+) -> dict[str, Any] | None:
     """Test log-loss of `name` minus `other`'s, with its paired interval; None of a contestant to itself."""
     if other is None or name == other:
         return None
@@ -124,7 +130,7 @@ def difference(name: str, other: str | None, sample: Sample, values: Mapping[str
 
 
 def agree(
-    scores: Sequence[float], cells: Sequence[str], sample: Sample, values: Mapping[str, Values]
+    scores: Sequence[float], cells: Sequence[str], sample: BootstrapSample, values: Mapping[str, Values]
 ) -> dict[str, Any] | None:
     """The rank correlation of scores known beforehand with the cells' test log-losses; None of too few cells."""
     if not cells:

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.signal import lfilter
 from scipy.stats import norm
 
-from barcast.evaluation.resampled import PROBABILITY_COLUMNS
+from barcast.probabilities import PROBABILITY_COLUMNS
 
 Array = npt.NDArray[np.float64]
 
@@ -55,7 +55,7 @@ class Market:
         times = pd.date_range("2020-01-01", periods=self.signal.shape[1], freq="30min", tz="UTC")
         parts = []
         for number, symbol in enumerate(SYMBOLS):
-            frame = pd.DataFrame(p[number], columns=PROBABILITY_COLUMNS)
+            frame = pd.DataFrame(p[number], columns=[*PROBABILITY_COLUMNS])
             frame = frame.assign(datetime=times, symbol=symbol, close=self.close[number], label=self.label[number])
             parts.append(frame.assign(prediction=p[number].argmax(axis=1) - 1))
         return pd.concat(parts, ignore_index=True)

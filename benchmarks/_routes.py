@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset, Windows
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
+from barcast.data.windows import Windows
 from barcast.models._classes import SeenClasses
-from barcast.models.base import CLASSES, BaseModel, Labels, Probabilities, log_loss
+from barcast.models.base import BaseModel
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params, resolve_model
+from barcast.probabilities import CLASSES, Labels, Probabilities, log_loss
 from benchmarks._measure import ROOT, finish, peak
 
 Predict = Callable[[Windows], Probabilities]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from barcast.data.windows import Windows
-from barcast.training.loop import Examples, Watch, fit_network, predict_logits
+from barcast.training.loop import Monitor, TrainingSet, fit_network, predict_logits
 from barcast.training.loop_config import LoopConfig
 from barcast.training.session import torch_session
 from benchmarks._measure import peak, serve
@@ -77,8 +77,8 @@ class Server:
         """Seconds a step: an epoch of neighbouring windows, as many as those steps take."""
         count = min(steps * batch_size, len(self.X))
         part = slice(0, count)
-        examples = Examples(self.X.select(part), self.y[part], self.weight[part])
-        watch = Watch(name="tft", score=lambda: 0.0, patience=None, log=lambda *_: None, folder=None)
+        examples = TrainingSet(self.X.select(part), self.y[part], self.weight[part])
+        watch = Monitor(name="tft", score=lambda: 0.0, patience=None, log=lambda *_: None, resume=None)
         config = settings(batch_size=batch_size, run_length=run_length)
         with torch_session(config, self.threads) as device:
             start = time.perf_counter()

@@ -50,7 +50,7 @@ class Own(Training):
     """The windows as barcast opens them, and an unfitted model."""
 
     def build(self) -> None:
-        from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+        from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
         from barcast.models.registry import ModelRegistry
 
         config = DatasetConfig(path=str(self.folder), horizon=HORIZON)
@@ -89,15 +89,15 @@ class Loop(Own):
         self.net = self.network()
 
     def train(self, count: int) -> int:
-        from barcast.training.loop import Examples, Watch, fit_network, seeded
+        from barcast.training.loop import Monitor, TrainingSet, fit_network, seeded
         from barcast.training.session import torch_session
 
         chosen = self.draw(count, len(self.data.X))
         length = self.config["run_length"]  # the drawn runs lie apart: the loop's first border must be one of theirs
         chosen = chosen[length - int(seeded(0, 0).integers(1, length + 1)) :]
         weight = np.ones(len(chosen), np.float32)
-        examples = Examples(self.data.X.select(chosen), self.data.y[chosen] + 1, weight)
-        watch = Watch(name=self.model, score=lambda: 0.0, patience=None, log=lambda *_: None, folder=None)
+        examples = TrainingSet(self.data.X.select(chosen), self.data.y[chosen] + 1, weight)
+        watch = Monitor(name=self.model, score=lambda: 0.0, patience=None, log=lambda *_: None, resume=None)
         config = self.owner.config
         with torch_session(config, config.threads) as device, self.watch:
             fit_network(self.net, examples, config, device, 0, watch)
@@ -110,7 +110,7 @@ class Bare(Own):
     def build(self) -> None:
         import torch
 
-        from barcast.training._batches import WindowSource
+        from barcast.training.batches import WindowSource
         from barcast.training.loop import RowEncoder
 
         super().build()

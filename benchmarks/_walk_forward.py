@@ -14,18 +14,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from barcast.data.bars import KEYS
+from barcast.data.dataset import normalize_weights_per_class
 from barcast.data.features import FeatureConfig, feature_names, warmup_bars
-from barcast.data.labels import sample_weights
-from barcast.data.splits import Scaler, cut_times
-from barcast.data.tables import nanoseconds, symbol_slices
-from barcast.data.windows import FloatArray, IntArray, Windows, class_neutral, window_ends
-from barcast.models.base import EPSILON, ModelConfig
+from barcast.data.frames import KEYS, nanoseconds, symbol_slices
+from barcast.data.label_weights import sample_weights
+from barcast.data.preparation import PrepareConfig, build_rows
+from barcast.data.scaler import Scaler
+from barcast.data.splits import cut_times
+from barcast.data.window_ends import window_ends
+from barcast.data.windows import FloatArray, IntArray, Windows
+from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
 from barcast.params import Params
-from barcast.stages.prepare import PrepareConfig, build_rows
+from barcast.probabilities import EPSILON
+from barcast.tuning.fold_scaler import covered_rows
 from barcast.tuning.folds import FoldConfig, cut_folds
-from barcast.tuning.scaling import covered_rows
 from benchmarks._measure import Stopwatch, rounded
 
 Array = npt.NDArray[np.float64]
@@ -97,16 +100,16 @@ class Market:
         self.ends = ends[self.frame[f"label_h{horizon}"].notna().to_numpy()[ends]]  # [N]
         labelled = self.frame.iloc[self.ends]
         self.y = labelled[f"label_h{horizon}"].to_numpy(np.int64)
-        self.reach = labelled[f"bars_to_hit_h{horizon}"].to_numpy(np.int64)
+        self.label_end_offset = labelled[f"bars_to_hit_h{horizon}"].to_numpy(np.int64)
 
     def folds(self, count: int) -> Iterator[Fold]:
         """`count` folds by `tune.folds`; the end of what each would train on is for early stopping."""
         own, symbols = self._params.tune.folds, list(self._symbols)
         outer = FoldConfig(scheme="expanding", count=count, first_train=own.first_train, embargo_bars=own.embargo_bars)
         inner = outer.model_copy(update={"count": 1, "first_train": 1 - STOP})
-        for part in cut_folds(self.ends, self.reach, self._times, symbols, outer):
+        for part in cut_folds(self.ends, self.label_end_offset, self._times, symbols, outer):
             before = part.train
-            (cut,) = cut_folds(self.ends[before], self.reach[before], self._times, symbols, inner)
+            (cut,) = cut_folds(self.ends[before], self.label_end_offset[before], self._times, symbols, inner)
             yield Fold(before[cut.train], before[cut.val], part.val)
 
     def times(self, chosen: IntArray) -> IntArray:
@@ -146,14 +149,14 @@ class Market:
 
     def _weight(self, kind: str, train: IntArray) -> FloatArray:
         """As `label.weights` says; uniqueness is among the labels of `train` only."""
-        ends, reach = self.ends[train], np.full(len(self.frame), np.nan)
+        ends, label_end_offset = self.ends[train], np.full(len(self.frame), np.nan)
         quality = self.frame[f"quality_h{self._horizon}"].to_numpy(np.float64)
         weight = quality.copy() if kind in ("quality", "both") else np.ones(len(self.frame))
         if kind in ("uniqueness", "both"):
-            reach[ends] = self.reach[train]
+            label_end_offset[ends] = self.label_end_offset[train]
             for rows in self._symbols:
-                weight[rows] = sample_weights(reach[rows], weight[rows])
-        return class_neutral(weight[ends], self.y[train])
+                weight[rows] = sample_weights(label_end_offset[rows], weight[rows])
+        return normalize_weights_per_class(weight[ends], self.y[train])
 
     def _rows(self, units: str) -> tuple[pd.DataFrame, list[str]]:
         """All rows `[R, C]` with features in the given units, and the names of these."""

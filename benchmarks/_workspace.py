@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from barcast.config import dump_yaml, load_yaml
-from barcast.data._bar_files import list_files, read_file
+from barcast.data.bar_files import list_files, read_file
 from barcast.files import read_json, write_json
 from barcast.params import Params, load_params
 from barcast.paths import Paths
+from barcast.yaml_io import dump_yaml, load_yaml
 from benchmarks._measure import MIB, ROOT, status
 
 SETTINGS = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from barcast.data.synthetic import synthetic_splits, write_splits
-from barcast.data.windows import WindowConfig
+from barcast.data.window_ends import WindowConfig
 from barcast.paths import Paths
 from barcast.stages.window import WindowStageConfig, write_windows
 from benchmarks._measure import MIB, fail, finish, machine, rounded, run_once, say

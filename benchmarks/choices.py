@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from barcast.comparison.intervals import Values, deltas
+from barcast.comparison.resampling import block_length, draw
 from barcast.data.bars import load_bars
 from barcast.data.synthetic import FUTURES, synthetic_bars
 from barcast.data.windows import IntArray
-from barcast.evaluation.bootstrap import Values, block_length, deltas, draw
 from barcast.files import read_json, write_json
 from barcast.params import Params, load_params, resolve_model
 from benchmarks._measure import ROOT, finish, machine, say
@@ -142,7 +143,7 @@ def differences(scores: Sequence[Score], times: IntArray, params: Params) -> lis
     sample = draw(len(windows), params.compare.block_factor * length, params.compare, params.seed)
 
     def values(losses: Array) -> Values:
-        counts = sample.draws.counts  # [B, T]
+        counts = sample.indices.counts  # [B, T]
         return {"log_loss": losses.sum() / windows.sum()}, {"log_loss": counts @ losses / (counts @ windows)}
 
     found = [deltas(values(losses), values(by_time[0]), sample)["log_loss"] for losses in by_time]

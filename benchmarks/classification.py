@@ -3,14 +3,14 @@
     python -m benchmarks.classification [--sets ArrowHead GunPoint] [--models gru lightgbm] [--seeds 0 1 2]
     python -m benchmarks.classification --folds 5 --over '{"dropout": 0.2}' …
 
-The sets come inside the `aeon` package, train and test as their archive splits them. Channels are standardised by the
-training set. Long series of one channel are read in bars of several samples by the models that go from bar to bar. As
-in the review whose figures stand beside ours, nothing is held back of so few windows: the epoch with the least loss in
-training is kept. Settings are those of params.yaml but for `SMALL` and `OWN`. A set of more than three classes is
-learnt one against the rest, a model for each class. The last line is a JSON object: for each set the accuracy on test
-of each model (mean, min and max over the seeds), that of the nearest neighbour by Euclidean distance, and what others
-have published. With `--folds`, accuracies are those on parts of the training windows, each answered by models of the
-others, and test is not looked at: so settings can be compared.
+The sets come inside the `aeon` wheel (`make sets`), train and test as their archive splits them. Channels are
+standardised by the training set. Long series of one channel are read in bars of several samples by the models that go
+from bar to bar. As in the review whose figures stand beside ours, nothing is held back of so few windows: the epoch
+with the least loss in training is kept. Settings are those of params.yaml but for `SMALL` and `OWN`. A set of more
+than three classes is learnt one against the rest, a model for each class. The last line is a JSON object: for each set
+the accuracy on test of each model (mean, min and max over the seeds), that of the nearest neighbour by Euclidean
+distance, and what others have published. With `--folds`, accuracies are those on parts of the training windows, each
+answered by models of the others, and test is not looked at: so settings can be compared.
 """
 
 from __future__ import annotations
@@ -128,7 +128,10 @@ def _in_bars(X: Series, samples: int) -> Series:
 
 
 def folder() -> Path | None:
-    """Where aeon keeps its sets; the package itself is not imported."""
+    """Where aeon keeps its sets: in build/aeon (`make sets`), or where the package is installed. It is not imported."""
+    unpacked = ROOT / "build/aeon/aeon/datasets/data"
+    if unpacked.is_dir():
+        return unpacked
     found = importlib.util.find_spec("aeon")
     return Path(found.submodule_search_locations[0]) / "datasets/data" if found and found.origin else None
 
@@ -247,7 +250,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     asked, home = options(arguments), folder()
     if home is None or not home.is_dir():
-        fail("aeon is not installed, and its data sets with it; run `make test` once, or pip install --no-deps aeon")
+        fail("aeon is not installed, and its data sets with it; run `make sets`")
     sets = {name: compare(name, home, asked) for name in asked.sets}
     finish({"sets": sets, "seeds": asked.seeds, "settings": {"all": SMALL, **OWN}, "machine": machine()})
 

@@ -25,21 +25,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.evaluation.bootstrap import BootstrapConfig, deltas, intervals, measure_all, point, resample
+from barcast.comparison.horizon import ModelResult, simultaneous_deltas
+from barcast.comparison.intervals import deltas, intervals
+from barcast.comparison.resampled_metrics import ScoredPredictions, bootstrap_metrics, observed_metrics
+from barcast.comparison.resampling import BootstrapConfig, draw_jointly
+from barcast.comparison.significance import confidence_set, superior_ability
+from barcast.evaluation.calibration import Calibrator, Period, choose_calibrator
 from barcast.evaluation.conformal import SCORES, ConformalSets, Score
-from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Measured
-from barcast.evaluation.scaling import Period, Scaling, choose_scaling
-from barcast.evaluation.significance import confidence_set, superior_ability
-from barcast.evaluation.slices import CALIBRATION, calibration_periods, validation_parts
-from barcast.evaluation.standings import Entrant, joint_deltas
-from barcast.models.base import log_loss
+from barcast.evaluation.validation_split import CALIBRATION, cut_calibration, cut_validation
+from barcast.probabilities import PROBABILITY_COLUMNS, log_loss
 from benchmarks._markets import simulate
 from benchmarks._measure import finish, machine, rounded, say
 
 Figures = dict[str, Any]
 
 LEVEL, ALPHA, SIZE = 0.95, 0.1, 0.1
-STRETCHES = 3  # of the calibration slice, as the pipeline has them where a cell has no folds
+OWN_PERIODS = 3  # of the calibration subset, as the pipeline has them where a cell has no folds
 COST, BINS = 1.0, 15
 METRICS = ("log_loss", "brier", "accuracy", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe")
 NOISE = 0.5
@@ -68,8 +69,8 @@ def settings(asked: argparse.Namespace) -> BootstrapConfig:
     return BootstrapConfig(level=LEVEL, resamples=asked.resamples, block_factor=2.0)
 
 
-def measured(predictions: pd.DataFrame) -> Measured:
-    return Measured.of(predictions, COST, BINS)
+def scored(predictions: pd.DataFrame) -> ScoredPredictions:
+    return ScoredPredictions.from_frame(predictions, COST, BINS)
 
 
 def interval_coverage(asked: argparse.Namespace, horizon: int) -> Figures:
@@ -80,12 +81,12 @@ def interval_coverage(asked: argparse.Namespace, horizon: int) -> Figures:
     noises = {"model": NOISE, "reference": 2 * NOISE}
     endless = simulate(asked.truth_bars, horizon, np.random.default_rng([1, horizon]))
     rng = np.random.default_rng([2, horizon])
-    truth = {name: point(measured(predictions)) for name, predictions in endless.models(noises, rng).items()}
+    truth = {name: observed_metrics(scored(predictions)) for name, predictions in endless.models(noises, rng).items()}
     hits: dict[str, list[bool]] = {name: [] for name in (*METRICS, "delta")}
     for number in range(asked.simulations):
         rng = np.random.default_rng([3, horizon, number])
         models = simulate(asked.bars, horizon, rng).models(noises, rng)
-        sample, values = measure_all({k: measured(frame) for k, frame in models.items()}, settings(asked), number)
+        sample, values = bootstrap_metrics({k: scored(frame) for k, frame in models.items()}, settings(asked), number)
         found = intervals(values["model"], sample)
         for name in METRICS:
             hits[name].append(found[name].low <= truth["model"][name] <= found[name].high)
@@ -95,7 +96,7 @@ def interval_coverage(asked: argparse.Namespace, horizon: int) -> Figures:
 
 
 def set_coverage(asked: argparse.Namespace, horizon: int) -> Figures:
-    """Scaling and sets fitted on a validation split as the pipeline fits them, then used on a test split."""
+    """Calibrator and sets fitted on a validation split as the pipeline fits them, then used on a test split."""
     held: dict[Score, list[float]] = {score: [] for score in SCORES}
     for number in range(asked.simulations):
         rng = np.random.default_rng([4, horizon, number])
@@ -107,37 +108,37 @@ def set_coverage(asked: argparse.Namespace, horizon: int) -> Figures:
 
 def holds_truth(val: pd.DataFrame, test: pd.DataFrame, score: Score, purge: int) -> np.ndarray[Any, Any]:
     """Which test windows' sets hold their label."""
-    parts, p, y = validation_parts(val, 0.4, purge), val[PROBABILITY_COLUMNS].to_numpy(), val["label"].to_numpy()
-    fitted = parts == CALIBRATION
-    periods = [Period(p[rows], y[rows]) for rows in calibration_periods(val, parts, STRETCHES, purge)]
-    scaling = choose_scaling(["temperature", "vector"], [], periods).scaling
-    sets = ConformalSets.fit(scaling.apply(p)[fitted], y[fitted], score, ALPHA)
-    held = sets.sets(scaling.apply(test[PROBABILITY_COLUMNS].to_numpy()))
+    subsets, p, y = cut_validation(val, 0.4, purge), val[[*PROBABILITY_COLUMNS]].to_numpy(), val["label"].to_numpy()
+    fitted = subsets == CALIBRATION
+    periods = [Period(p[rows], y[rows]) for rows in cut_calibration(val, subsets, OWN_PERIODS, purge)]
+    calibrator = choose_calibrator(["temperature", "vector"], [], periods).calibrator
+    sets = ConformalSets.fit(calibrator.apply(p)[fitted], y[fitted], score, ALPHA)
+    held = sets.sets(calibrator.apply(test[[*PROBABILITY_COLUMNS]].to_numpy()))
     return held[np.arange(len(test)), test["label"].to_numpy() + 1]
 
 
 def calibration_cost(asked: argparse.Namespace, horizon: int) -> Figures:
-    """What the choice of a scaling costs or saves on later data."""
+    """What the choice of a calibrator costs or saves on later data."""
     costs: dict[str, list[float]] = {name: [] for name in SHARPNESS}
     for number in range(asked.simulations):
         rng = np.random.default_rng([6, horizon, number])
         val, test = (simulate(asked.bars, horizon, rng).predictions(NOISE, rng) for _ in range(2))
         for name, sharpness in SHARPNESS.items():
-            costs[name].append(cost_of_scaling(val, test, sharpness, 3 * horizon))
+            costs[name].append(cost_of_calibrating(val, test, sharpness, 3 * horizon))
     return {
         name: {"mean": rounded(float(np.mean(found))), "above_0.002": rounded(float(np.mean(np.array(found) > 0.002)))}
         for name, found in costs.items()
     }
 
 
-def cost_of_scaling(val: pd.DataFrame, test: pd.DataFrame, sharpness: float, purge: int) -> float:
-    """Log-loss on test with the scaling that validation chose, less that without, of logits times `sharpness`."""
-    sharpened = Scaling("temperature", (sharpness,) * 3, (0.0,) * 3)
-    p, p_test = (sharpened.apply(frame[PROBABILITY_COLUMNS].to_numpy()) for frame in (val, test))
+def cost_of_calibrating(val: pd.DataFrame, test: pd.DataFrame, sharpness: float, purge: int) -> float:
+    """Log-loss on test with the calibrator that validation chose, less that without, of logits times `sharpness`."""
+    sharpened = Calibrator("temperature", (sharpness,) * 3, (0.0,) * 3)
+    p, p_test = (sharpened.apply(frame[[*PROBABILITY_COLUMNS]].to_numpy()) for frame in (val, test))
     y, y_test = val["label"].to_numpy(), test["label"].to_numpy()
-    stretches = calibration_periods(val, validation_parts(val, 0.4, purge), STRETCHES, purge)
-    scaling = choose_scaling(["temperature"], [], [Period(p[rows], y[rows]) for rows in stretches]).scaling
-    return log_loss(scaling.apply(p_test), y_test) - log_loss(p_test, y_test)
+    periods = cut_calibration(val, cut_validation(val, 0.4, purge), OWN_PERIODS, purge)
+    calibrator = choose_calibrator(["temperature"], [], [Period(p[rows], y[rows]) for rows in periods]).calibrator
+    return log_loss(calibrator.apply(p_test), y_test) - log_loss(p_test, y_test)
 
 
 def discoveries(asked: argparse.Namespace, horizon: int) -> Figures:
@@ -146,7 +147,7 @@ def discoveries(asked: argparse.Namespace, horizon: int) -> Figures:
     for number in range(asked.simulations):
         everyone, sample, found = compared(asked, horizon, number, 0.0)
         told.append(any(delta.verdict != "noise" for delta in found))
-        losses = {name: entrant.losses for name, entrant in everyone.items()}
+        losses = {name: model.losses for name, model in everyone.items()}
         left_out.append(min(confidence_set(losses, sample, number).values()) < SIZE)
         if number % 5 == 0:
             reference = losses.pop("reference")
@@ -166,14 +167,16 @@ def power(asked: argparse.Namespace, horizon: int, gap: float) -> Figures:
     return {"log_loss_difference": rounded(float(np.mean(apart))), "called_better": rounded(float(np.mean(better)))}
 
 
-def compared(asked: argparse.Namespace, horizon: int, number: int, gap: float) -> tuple[dict[str, Entrant], Any, Any]:
+def compared(
+    asked: argparse.Namespace, horizon: int, number: int, gap: float
+) -> tuple[dict[str, ModelResult], Any, Any]:
     """Five rivals with noise `NOISE` against a reference with `gap` more: all models, the sample, the differences."""
     rng = np.random.default_rng([5, horizon, number])
     noises = {**dict.fromkeys(RIVALS, NOISE), "reference": NOISE + gap}
     models = simulate(asked.bars, horizon, rng).models(noises, rng)
-    everyone = {name: Entrant(name, measured(frame)) for name, frame in models.items()}
-    sample = resample([entrant.measured for entrant in reversed(everyone.values())], settings(asked), number)
-    return everyone, sample, joint_deltas(everyone, [(name, "reference") for name in RIVALS], sample).values()
+    everyone = {name: ModelResult(name, scored(frame)) for name, frame in models.items()}
+    sample = draw_jointly([model.losses for model in reversed(everyone.values())], settings(asked), number)
+    return everyone, sample, simultaneous_deltas(everyone, [(name, "reference") for name in RIVALS], sample).values()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from barcast.config import validate
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 from barcast.models.registry import ModelRegistry
 from barcast.params import Params, load_params, resolve_model
 from barcast.paths import Paths

@@ -21,18 +21,17 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
 
-from barcast.evaluation.pooling import fit_weights, pool
-from barcast.evaluation.slices import CALIBRATION, RANKED
-from barcast.models.base import EPSILON, log_loss
+from barcast.evaluation.ensemble import fit_weights, weighted_average
+from barcast.evaluation.evaluator import UNCALIBRATED_COLUMNS
+from barcast.evaluation.validation_split import CALIBRATION, SELECTION
 from barcast.params import load_params
 from barcast.paths import Paths, cell_name
-from barcast.stages.spec import ensemble_specs
+from barcast.probabilities import EPSILON, PROBABILITY_COLUMNS, log_loss
 from benchmarks._measure import ROOT, finish, machine, say
 
 Array = npt.NDArray[np.float64]
 Fit = Callable[[Array, npt.NDArray[np.int64]], Array]
 
-OUT_OF_FOLD, RAW = ["p_down", "p_flat", "p_up"], ["raw_down", "raw_flat", "raw_up"]
 GREEDY_STEPS = 40
 
 
@@ -88,11 +87,11 @@ def shrunk(amount: float) -> Fit:
 
 
 WAYS: dict[str, tuple[Fit, Callable[[Array, Array], Array]]] = {
-    "equal weights": (equal, pool),
-    "convex": (shrunk(0.0), pool),
-    "convex, shrunk 0.25": (shrunk(0.25), pool),
-    "convex, shrunk 0.5": (shrunk(0.5), pool),
-    "greedy": (greedy, pool),
+    "equal weights": (equal, weighted_average),
+    "convex": (shrunk(0.0), weighted_average),
+    "convex, shrunk 0.25": (shrunk(0.25), weighted_average),
+    "convex, shrunk 0.5": (shrunk(0.5), weighted_average),
+    "greedy": (greedy, weighted_average),
     "logarithmic": (logarithmic, logarithmic_pool),
 }
 
@@ -102,12 +101,14 @@ def read_blocks(members: Sequence[str], horizon: int, paths: Paths) -> list[Bloc
     cells = [cell_name(name, horizon) for name in members]
     folds = [pd.read_parquet(paths.oof_predictions(cell)) for cell in cells]
     val = [pd.read_parquet(paths.predictions(cell, "val")) for cell in cells]
-    parts = [(f"fold {n}", folds, OUT_OF_FOLD, folds[0]["fold"] == n) for n in sorted(folds[0]["fold"].unique())]
-    parts += [(part, val, RAW, val[0]["part"] == part) for part in (CALIBRATION, RANKED)]
+    parts = [
+        (f"fold {n}", folds, PROBABILITY_COLUMNS, folds[0]["fold"] == n) for n in sorted(folds[0]["fold"].unique())
+    ]
+    parts += [(part, val, UNCALIBRATED_COLUMNS, val[0]["part"] == part) for part in (CALIBRATION, SELECTION)]
     return [
         Block(
             name,
-            np.stack([frame.loc[chosen, columns].to_numpy(np.float64) for frame in frames]),
+            np.stack([frame.loc[chosen, [*columns]].to_numpy(np.float64) for frame in frames]),
             frames[0].loc[chosen, "label"].to_numpy(np.int64),
         )
         for name, frames, columns, chosen in parts
@@ -138,9 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="a repository whose pipeline has run")
     paths = Paths(parser.parse_args(arguments).root)
     params = load_params(paths.params)
-    specs, figures = ensemble_specs(params), {}
+    members, figures = params.ensemble_members(), {}
     for horizon in params.horizons:
-        members = specs[f"ensembles_h{horizon}"]["config"]["members"]
         blocks = read_blocks(members, horizon, paths)
         found = {name: score_way(blocks, *way) for name, way in WAYS.items()}
         figures[f"h{horizon}"] = {"ways": found, "best_single": best_single(blocks, members)}

@@ -24,16 +24,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.config import dump_yaml, validate
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset, pack_labels
+from barcast.config import validate
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
+from barcast.data.frames import SPLITS
+from barcast.data.window_files import pack_labels
 from barcast.evaluation.evaluator import EvaluateConfig, ScoringConfig
 from barcast.files import write_json
 from barcast.models.base import BaseModel, ModelConfig
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params
-from barcast.paths import SPLITS, Paths, cell_name
+from barcast.paths import Paths, cell_name
+from barcast.stages.baseline import baseline
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.evaluate import evaluate
+from barcast.yaml_io import dump_yaml
 from benchmarks._markets import SYMBOLS, simulate
 from benchmarks._measure import ROOT, finish, machine, rounded, say
 
@@ -145,7 +149,8 @@ def settings(names: Sequence[str], resamples: int | None) -> tuple[EvaluateConfi
     scoring = {key: params["evaluate"][key] for key in ScoringConfig.model_fields}
     values = params["compare"] | {key: scoring[key] for key in ("cost_bps", "calibration_bins")}
     values |= {"cells": [{"model": name, "horizon": horizon} for name in names for horizon in HORIZONS]}
-    values |= {"reach": {f"h{horizon}": horizon for horizon in HORIZONS}, "seeds": [], "seed": params["seed"]}
+    values |= {"label_end_offset": {f"h{horizon}": horizon for horizon in HORIZONS}}
+    values |= {"seeds": [], "seed": params["seed"]}
     values |= {} if resamples is None else {"resamples": resamples}
     return (
         validate(EvaluateConfig, scoring | {"purge_bars": params["split"]["purge_bars"]}, "benchmarks.evaluation"),
@@ -172,8 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_sources(paths, names)
         say(f"{len(names) * len(HORIZONS)} cells of {asked.rows:,} windows a split")
         start, used = time.perf_counter(), time.process_time()
-        for name in names:
-            for horizon in HORIZONS:
+        for horizon in HORIZONS:
+            baseline(horizon, evaluating, paths)
+            for name in names:
                 evaluate(name, horizon, evaluating, paths)
         evaluated = time.perf_counter()
         say(f"evaluate: {evaluated - start:.1f} s")

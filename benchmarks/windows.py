@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.data.windows import pack_labels, window_ends
+from barcast.data.window_ends import window_ends
+from barcast.data.window_files import pack_labels
 from barcast.files import write_json
 from benchmarks._measure import MIB, ROOT, fail, finish, machine, paired, rounded, say, worker
 

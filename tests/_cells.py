@@ -10,11 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from barcast.data.windows import CLIPPED, pack_labels
+from barcast.config import validate
+from barcast.data.frames import SPLITS
+from barcast.data.window_files import CLIPPED, pack_labels
+from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.files import read_json, write_json
 from barcast.models.base import BaseModel, ModelConfig
 from barcast.models.registry import ModelRegistry
-from barcast.paths import SPLITS, Paths, cell_name
+from barcast.paths import Paths, cell_name
+from barcast.stages.baseline import baseline
 
 EVALUATE = {
     "cost_bps": 5.0,
@@ -32,7 +36,7 @@ COMPARE = {
     "mcs_size": 0.1,
     "pbo_blocks": 4,
     "seeds": [],
-    "reach": {"h5": 5, "h20": 20},
+    "label_end_offset": {"h5": 5, "h20": 20},
     "seed": 42,
     "cost_bps": 5.0,
     "calibration_bins": 10,
@@ -74,7 +78,7 @@ class Stub(BaseModel):
 def register_stubs(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Make `names` known as models for the length of a test."""
     ModelRegistry.list_models()
-    monkeypatch.setattr(ModelRegistry, "_models", dict(ModelRegistry._models))
+    monkeypatch.setattr(BaseModel, "registered", dict(BaseModel.registered))
     for name in names:
         ModelRegistry.register(name, "test", "a stub")(Stub)
 
@@ -132,12 +136,17 @@ def train_prior(paths: Paths, horizon: int) -> None:
     _fit(paths, metadata.model_class(_config("prior", metadata.family, horizon), horizon, FEATURES), "prior", horizon)
 
 
+def score_prior(paths: Paths, horizon: int, **changes: Any) -> None:
+    """What `baseline@{horizon}` leaves behind."""
+    baseline(horizon, validate(EvaluateConfig, EVALUATE | changes, "baseline.yaml"), paths)
+
+
 def _config(name: str, family: str, horizon: int) -> dict[str, Any]:
     return {"model_name": name, "model_family": family, "horizon": horizon, "random_seed": 42, "threads": 1}
 
 
 def _fit(paths: Paths, model: BaseModel, name: str, horizon: int) -> None:
-    from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+    from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon))
     train, val = dataset.split("train"), dataset.split("val")

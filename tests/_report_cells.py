@@ -1,4 +1,4 @@
-"""A repository's files as the stages before the report page leave them: any number of models and horizons."""
+"""A repository's files as the stages before the report write them, for any number of models and horizons."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from barcast.config import dump_yaml
-from barcast.data.windows import pack_labels
+from barcast.comparison.results import CellResult, Results
+from barcast.data.frames import SPLITS
+from barcast.data.window_files import pack_labels
 from barcast.evaluation.metrics import CLASS_NAMES
-from barcast.evaluation.page.judged import Judged
 from barcast.evaluation.plots import importance_table
 from barcast.files import write_json
-from barcast.paths import SPLITS, Paths, cell_name
+from barcast.paths import Paths, cell_name
+from barcast.yaml_io import dump_yaml, load_yaml
 
 SYMBOLS = ("BTC", "ETH")
+EPOCHS = 20  # of each network of `lstm`
 FEATURES = [f"feature_{number}_of_many" for number in range(30)]
 SPANS = {
     "train": ("2021-01-01", "2022-02-20"),
@@ -29,28 +31,28 @@ CUTS = {"val": "2022-02-22T00:00:00+00:00", "test": "2022-05-22T00:00:00+00:00"}
 
 def write_report_files(
     root: Path, models: list[str], horizons: list[int], windows: int = 600, steps: int = 60, lags: int = 60
-) -> tuple[Judged, dict[str, Path]]:
-    """Write all that the page reads; returns what `compare` would have found, and each cell's folder."""
+) -> Results:
+    """Write all that the page reads; returns what `compare` would pass to it."""
     paths, rng = Paths(root), np.random.default_rng(0)
     _write_data(paths, horizons, rng)
     write_specs(paths, models, horizons)
+    cells = {}
     for horizon in horizons:
-        for number, model in enumerate(models):
-            _write_cell(
-                paths, model, horizon, rng, windows, 0 if model == "prior" else steps, 1 if number == 1 else lags
-            )
+        for model in _ranked(models):
+            trained, seen = 0 if model == "prior" else steps, 1 if model == models[1] else lags
+            cell = _write_cell(paths, model, horizon, rng, windows, trained, seen)
+            cells[cell.name] = cell
     rows = {f"h{h}": [_row(rank, model, rng) for rank, model in enumerate(_ranked(models), 1)] for h in horizons}
-    runs = {cell_name(model, horizon): paths.run(cell_name(model, horizon)) for model in models for horizon in horizons}
-    return judged({"reference": "prior", "level": 0.95, "horizons": rows}), runs
+    return results({"reference": "prior", "level": 0.95, "horizons": rows}, cells, models)
 
 
-def judged(leaderboard: dict[str, Any]) -> Judged:
-    """The leaderboard with tests beside it that could have come with it."""
+def results(leaderboard: dict[str, Any], cells: dict[str, CellResult], models: Sequence[str]) -> Results:
+    """The leaderboard with results of tests that it could have."""
     tests = {"resamples": 1000, "block_length": 23.4, "spa": {"lower": 0.001, "consistent": 0.002, "upper": 0.003}}
     tests["rank_correlation"] = {"score": interval(0.62, 0.3), "val": interval(0.41, 0.5)}
     overfitting = {key: {"pbo": {"pbo": 0.31}} for key in leaderboard["horizons"]}
-    trials = {"trials": {"total": 12}}
-    return Judged(leaderboard, dict.fromkeys(leaderboard["horizons"], tests), {**trials, **overfitting})
+    significance = dict.fromkeys(leaderboard["horizons"], tests)
+    return Results(leaderboard, significance, {}, {"trials": {"total": 12}, **overfitting}, cells, models)
 
 
 def _ranked(models: list[str]) -> list[str]:
@@ -119,7 +121,7 @@ def _write_data(paths: Paths, horizons: list[int], rng: np.random.Generator) -> 
 
 
 def write_sources(paths: Paths) -> None:
-    """`split.json` and `audit.json` of splits made elsewhere, as the windows at hand have them, and the raw file."""
+    """`split.json` and `audit.json` of splits made elsewhere for the windows in `paths`, and the raw file."""
     report: dict[str, Any] = {"source": "splits", "splits": {}}
     for split in SPLITS:
         index = pd.read_parquet(paths.windows / split / "index.parquet")
@@ -127,7 +129,7 @@ def write_sources(paths: Paths) -> None:
             str(symbol): {"first": rows.min().isoformat(), "last": rows.max().isoformat(), "rows": len(rows)}
             for symbol, rows in index.groupby("symbol")["datetime"]
         }
-    _write_reports(paths, report, [{"name": "the scaler is fitted on train alone", "skipped": "needs raw bars"}])
+    _write_reports(paths, report, [{"name": "the scaler is fitted on train only", "skipped": "needs raw bars"}])
 
 
 def _write_reports(paths: Paths, report: dict[str, Any], skipped: Sequence[dict[str, Any]] = ()) -> None:
@@ -140,7 +142,7 @@ def _write_reports(paths: Paths, report: dict[str, Any], skipped: Sequence[dict[
             "worst": {"changed_values": 0},
         },
         {
-            "name": "no feature alone tells",
+            "name": "no single feature gives the label away",
             "passed": True,
             "examined": {"rows": 40},
             "worst": {"label": {"score": 0.56}},
@@ -154,7 +156,7 @@ def _write_reports(paths: Paths, report: dict[str, Any], skipped: Sequence[dict[
 
 
 def write_specs(paths: Paths, models: Sequence[str], horizons: Sequence[int]) -> None:
-    """A spec for each stage and cell."""
+    """A spec for each stage and cell; `lstm` averages three networks."""
     paths.specs.mkdir(parents=True)
     libraries = {"numpy": "2.4.6", "xgboost": "3.2.0"}
     for stage in ("prepare", "audit", "window", "evaluate", "compare"):
@@ -164,13 +166,15 @@ def write_specs(paths: Paths, models: Sequence[str], horizons: Sequence[int]) ->
     for model in models:
         for horizon in horizons:
             config = {"model_name": model, "horizon": horizon, "max_depth": 4, "learning_rate": 0.1, "threads": 1}
+            if model == "lstm":
+                config |= {"average_seeds": 3, "max_epochs": EPOCHS}
             spec = {"config": config, "code": {"barcast.models": "1" * 16}, "libraries": libraries}
             paths.spec(cell_name(model, horizon)).write_text(dump_yaml(spec))
 
 
 def _write_cell(
     paths: Paths, model: str, horizon: int, rng: np.random.Generator, windows: int, steps: int, lags: int
-) -> None:
+) -> CellResult:
     name = cell_name(model, horizon)
     for folder in (paths.plots(name), paths.cell_metrics(name).parent, paths.checkpoint(name)):
         folder.mkdir(parents=True)
@@ -180,12 +184,14 @@ def _write_cell(
         for i, d in enumerate(decay.tolist())
     ]
     write_json(paths.checkpoint(name) / "model.json", {"training_history": history})
-    write_json(paths.cell_metrics(name), _metrics(windows))
+    metrics = _metrics(windows)
+    write_json(paths.cell_metrics(name), metrics)
     times = pd.date_range("2022-06-21", "2022-10-01", periods=windows, tz="UTC").floor("s")
     _write_plots(paths, name, rng, times, lags)
     (paths.run(name) / "predictions").mkdir()
     frame = pd.DataFrame({"datetime": times, "symbol": [SYMBOLS[i % 2] for i in range(windows)]})
     frame.to_parquet(paths.predictions(name, "test"), index=False)
+    return CellResult(name, model, horizon, metrics, frame, paths.run(name), load_yaml(paths.spec(name)))
 
 
 def _metrics(windows: int) -> dict[str, Any]:

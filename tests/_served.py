@@ -1,26 +1,31 @@
-"""A tiny repository whose cells are trained and whose lock is up to date, made in this process to save the imports."""
+"""A tiny repository with trained cells and an up-to-date lock, built in this process to save the imports."""
 
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import yaml
+from dvc.repo import Repo
 
-from barcast.config import load_yaml, validate
+from barcast.cache.specs import write_specs
+from barcast.config import validate
 from barcast.data.synthetic import synthetic_bars
+from barcast.evaluation.ensemble import EnsembleConfig
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.paths import Paths
 from barcast.stages.audit import AuditStageConfig, audit
+from barcast.stages.baseline import baseline
 from barcast.stages.compare import CompareConfig, compare
-from barcast.stages.ensemble import EnsembleConfig, ensemble
+from barcast.stages.ensemble import ensemble
 from barcast.stages.evaluate import evaluate
 from barcast.stages.oof import oof
 from barcast.stages.prepare import PrepareConfig, prepare
-from barcast.stages.spec import spec
 from barcast.stages.train import train
 from barcast.stages.window import WindowStageConfig, write_windows
+from barcast.yaml_io import load_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS, HORIZON, SYMBOLS = ["prior", "logistic", "xgboost", "lightgbm", "catboost", "gru"], 5, ["AAA", "BBB"]
@@ -80,16 +85,17 @@ def build(root):
     synthetic_bars(SYMBOLS, 2600, seed=3, signal=1.0).to_parquet(root / "data/raw/bars.parquet", index=False)
     run_stages(Paths(root))
     git(root, "init", "-q", "-b", "main")
-    dvc(root, "init", "-q")
-    dvc(root, "config", "core.analytics", "false")
-    dvc(root, "commit", "-f", "-q")
+    Repo.init(str(root)).close()
+    (root / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    with chdir(root), Repo() as repo:
+        repo.commit(force=True)
     commit(root, "trained")
     return Paths(root)
 
 
 def run_stages(paths):
     """What `dvc repro` runs, without its processes."""
-    spec(paths)
+    write_specs(paths)
 
     def config(name, section):
         return validate(section, load_yaml(paths.spec(name))["config"], name)
@@ -97,6 +103,7 @@ def run_stages(paths):
     prepare(config("prepare", PrepareConfig), paths)
     audit(config("audit", AuditStageConfig), paths)
     write_windows(config("window", WindowStageConfig), paths)
+    baseline(HORIZON, config("baseline", EvaluateConfig), paths)
     for model in MODELS:
         train(model, HORIZON, paths)
         oof(model, HORIZON, paths)
@@ -106,7 +113,7 @@ def run_stages(paths):
 
 
 def shell(**more):
-    """A user's environment: this one's tools first, nothing set for DVC, MLflow or pytest, and what is asked for."""
+    """A user's environment: this one's tools first, nothing set for DVC, MLflow or pytest, plus the given variables."""
     foreign = ("COV_", "DVC_", "MLFLOW_", "PYTEST_", "PYTHONPATH")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
@@ -114,7 +121,7 @@ def shell(**more):
 
 
 def git(root, *arguments):
-    """Run Git as somebody; its output."""
+    """Run Git with a made-up user; its output."""
     who = ["-c", "user.name=t", "-c", "user.email=t@t"]
     done = subprocess.run(["git", *who, *arguments], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -130,6 +137,6 @@ def dvc(root, *arguments):
 
 
 def commit(root, message):
-    """Commit everything that Git doesn't ignore."""
+    """Commit all files that Git doesn't ignore."""
     git(root, "add", "-A")
     git(root, "commit", "-qm", message)

@@ -32,10 +32,10 @@ class Server:
         )
 
     def wait(self, log_file):
-        """Until it answers.
+        """Wait until it responds.
 
         Raises:
-            AssertionError: with its log, when it ends or is silent for two minutes.
+            AssertionError: with its log, if it ends or doesn't respond for two minutes.
         """
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -50,13 +50,13 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, {"Content-Type": kind})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
     def ask(self, table, **params):
-        """Status, and the answers as a table or the reason as text."""
+        """Status, and the predictions as a table or the reason as text."""
         split = json.loads(table.to_json(orient="split", index=False, date_format="iso", double_precision=15))
         status, body = self.request("POST", "/invocations", json.dumps({"dataframe_split": split, "params": params}))
         content = json.loads(body)
@@ -65,7 +65,7 @@ class Server:
 
 @contextmanager
 def serve(root, log_file):
-    """Serve the repository's champion five bars ahead for as long as the context lasts."""
+    """Serve the repository's champion at five bars while the context lasts."""
     with log_file.open("w") as log:
         running = Server(root, log)
         try:

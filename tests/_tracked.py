@@ -1,4 +1,4 @@
-"""Repositories with a store of their own, and what to ask it for: builders, and fixtures by `pytest_plugins`."""
+"""Repositories with a store of their own: builders, queries, and fixtures for `pytest_plugins`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from barcast import tracking
-from barcast.config import dump_yaml
+from barcast.cache.keys import cell_key
 from barcast.files import atomic_file, write_json
 from barcast.paths import Paths
 from barcast.tracking import runs, store
+from barcast.yaml_io import dump_yaml
 
 CONFIG = {
     "model_name": "xgboost",
@@ -47,7 +47,7 @@ def build_training(paths: Paths, model: str = "xgboost", horizon: int = 5, key: 
     content = {"config": CONFIG | {"model_name": model, "horizon": horizon}, "training_history": history}
     write_json(paths.checkpoint(cell) / "model.json", content)
     write(paths.checkpoint(cell) / "booster.ubj", b"trees")
-    key = key or tracking.cell_key(paths, model, horizon)
+    key = key or cell_key(paths, model, horizon)
     write(paths.live(cell) / "params.yaml", dump_yaml({"cell_key": key}).encode())
 
 
@@ -60,7 +60,7 @@ def build_evaluation(paths: Paths, cell: str = "xgboost_h5", metrics: dict[str, 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated store: MLflow takes seconds to make one, so it is made once and copied."""
+    """An empty store with its tables: MLflow takes seconds to make one, so it is made once and copied."""
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
     store._create(database, (database.parent / "artifacts").as_uri())
     return database
@@ -92,7 +92,7 @@ def paths(inputs: Paths, empty_store: Path) -> Paths:
 def all_runs(paths: Paths) -> list[Any]:
     """Every run, the oldest first."""
     opened = store.connect(paths)
-    return list(reversed(runs._search(opened, "attributes.run_id != ''")))
+    return list(reversed(runs.search(opened, "attributes.run_id != ''")))
 
 
 def statuses(paths: Paths) -> list[str]:

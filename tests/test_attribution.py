@@ -1,13 +1,14 @@
-"""Integrated gradients: complete, as slow gradients say, and where the signal is."""
+"""Integrated gradients: complete, equal to slow differences, and where the signal is."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from barcast.cache.fingerprint import Fingerprinter
 from barcast.data.windows import Windows
 from barcast.evaluation.attribution import importance_of, integrated_gradients
-from barcast.models.base import log_loss
+from barcast.probabilities import log_loss
 from test_network_models import LENGTH, NETWORKS, create
 
 FEATURES, PLACE, LAG = 3, 1, 4
@@ -34,7 +35,7 @@ def fitted(name, windows, **changes):
         ("patchtst", {"average_seeds": 2, "lookback": 8}),
     ],
 )
-def test_attributions_sum_to_what_the_path_changes(name, changes, windows):
+def test_attributions_sum_to_the_change_along_the_path(name, changes, windows):
     model, (X, _) = fitted(name, windows, **changes), windows
     few = X.select(slice(0, 40))
     total = integrated_gradients(model, few, steps=300).sum(axis=(1, 2))
@@ -56,7 +57,7 @@ def test_the_signal_is_found_at_its_feature_and_lag(windows):
     assert len(table) == LENGTH * FEATURES
 
 
-def test_the_mean_of_networks_is_attributed_as_slow_differences_say(windows):
+def test_the_mean_of_networks_is_attributed_as_by_slow_differences(windows):
     model, (X, _) = fitted("gru", windows, average_seeds=2, lookback=5, learning_rate=0.03), windows
     few = X.select(slice(0, 6))
     found, favoured = integrated_gradients(model, few, steps=4), model.predict_proba(few).argmax(axis=1)
@@ -75,7 +76,7 @@ def test_the_mean_of_networks_is_attributed_as_slow_differences_say(windows):
         assert found[window, bar - (LENGTH - 5), feature] == pytest.approx(expected, rel=0.02, abs=2e-4)
 
 
-def test_only_the_bars_that_a_network_sees_have_a_share(windows):
+def test_only_the_bars_that_a_network_sees_have_importance(windows):
     model, (X, _) = fitted("nhits", windows, lookback=7, pool_sizes=[2]), windows
     table = importance_of(model, X)
     assert len(table) == 7 * FEATURES
@@ -88,7 +89,12 @@ def test_the_same_windows_give_the_same_bytes(windows):
     assert importance_of(model, X).equals(importance_of(model, X))
 
 
-def test_other_models_say_it_themselves(windows):
+def test_other_models_return_their_own_importance(windows):
     X, y = windows
     model = create("prior", width=FEATURES).fit(X, y, X, y)
     assert importance_of(model, X).empty
+
+
+def test_what_a_model_is_attributed_with_is_loaded_only_for_a_network():
+    modules = Fingerprinter().fingerprint("barcast.evaluation.attribution").code
+    assert not [name for name in modules if name.startswith(("barcast.models.", "barcast.networks."))]

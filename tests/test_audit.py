@@ -10,19 +10,22 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barcast.audit import borders, checks, leakage
+from barcast.audit import univariate_auc as auc
+from barcast.audit.leakage import LabelOracle
 from barcast.config import validate
-from barcast.data import features, leakage, scores
-from barcast.data._scan import SlowScan
+from barcast.data import features, preparation
 from barcast.data.features import compute_features
-from barcast.data.splits import Scaler, split_rows
+from barcast.data.frames import SPLITS, nanoseconds
+from barcast.data.scaler import Scaler
+from barcast.data.split_files import write_split
+from barcast.data.splits import split_rows
 from barcast.data.synthetic import FUTURES, synthetic_bars, synthetic_splits, write_splits
-from barcast.data.tables import nanoseconds, write_split
-from barcast.data.windows import window_ends
+from barcast.data.window_ends import window_ends
 from barcast.errors import DataError, LeakageError
 from barcast.files import read_json, write_json
-from barcast.paths import SPLITS, Paths
+from barcast.paths import Paths
 from barcast.stages import audit as stage
-from barcast.stages import prepare as prepare_stage
 from barcast.stages.audit import AuditStageConfig, audit
 from barcast.stages.prepare import PrepareConfig, prepare
 
@@ -102,7 +105,7 @@ def refuse(root, message, error=LeakageError, **changes):
     assert not Paths(root).audit.exists()
 
 
-def test_clean_data_passes_and_the_report_says_what_was_examined(root, capsys):
+def test_clean_data_passes_and_the_report_has_what_was_examined(root, capsys):
     report = run_audit(root)
     assert report["passed"] is True
     checks = {check["name"]: check for check in report["checks"]}
@@ -161,7 +164,7 @@ def compute_with(monkeypatch, function):
 @pytest.mark.parametrize(("leaky", "column"), [(centred, "ret_1"), (shifted, "ret_2"), (whole_sample, "ret_3")])
 def test_a_feature_that_looks_ahead_is_caught(root, monkeypatch, leaky, column):
     compute_with(monkeypatch, leaky)
-    monkeypatch.setattr(stage, "compute_features", leaky)
+    monkeypatch.setattr(checks, "compute_features", leaky)
     run_prepare(root)
     refuse(
         root,
@@ -177,7 +180,7 @@ def test_a_feature_that_looks_ahead_only_where_the_future_is_there_is_caught(roo
         return features.assign(ret_5=features["ret_5"] + (own["close"].shift(-1) > own["close"] * 2))
 
     compute_with(monkeypatch, leaky)
-    monkeypatch.setattr(stage, "compute_features", leaky)
+    monkeypatch.setattr(checks, "compute_features", leaky)
     run_prepare(root)
     refuse(root, r"feature 'ret_5' changes when the bars after 20.* are altered")
 
@@ -185,7 +188,7 @@ def test_a_feature_that_looks_ahead_only_where_the_future_is_there_is_caught(roo
 def test_splits_made_by_other_code_are_caught(root, monkeypatch):
     compute_with(monkeypatch, lambda own, config: shifted(own, config).assign(ret_1=0.0))
     run_prepare(root)
-    refuse(root, r"scaler.json: center of feature 'ret_1' is 0\.0, fitted on train alone it is -?\d")
+    refuse(root, r"scaler.json: center of feature 'ret_1' is 0\.0, fitted on train only it is -?\d")
 
 
 def test_one_stored_value_that_is_not_the_computed_one_is_caught(root):
@@ -195,13 +198,13 @@ def test_one_stored_value_that_is_not_the_computed_one_is_caught(root):
 
     time = pd.read_parquet(Paths(root).splits / "val_scaled.parquet")["datetime"].iloc[40].isoformat()
     edit(root, "val", change)
-    refuse(root, rf"val: AAA {time[:10]}.*: feature 'ret_8' is .*, computed from the bars it is .*; run `dvc repro")
+    refuse(root, rf"val: AAA {time[:10]}.*: ret_8 is .*, from the bars it is .*; run `dvc repro")
 
 
 @pytest.mark.parametrize(("column", "rows"), [("close", -1), ("volume", 3)])
 def test_prices_that_are_not_those_of_the_bars_are_caught(root, column, rows):
     edit(root, "test", lambda frame: frame.assign(**{column: frame[column].shift(rows).ffill().bfill()}))
-    refuse(root, rf"test: AAA 20.*\+00:00: {column} is [\d.]+, the bars have [\d.]+; run `dvc repro prepare`")
+    refuse(root, rf"test: AAA 20.*\+00:00: {column} is [\d.]+, from the bars it is [\d.]+; run `dvc repro prepare`")
 
 
 def test_labels_that_are_not_those_of_the_bars_are_caught(root):
@@ -211,7 +214,7 @@ def test_labels_that_are_not_those_of_the_bars_are_caught(root):
 
     edit(root, "train", later)
     refuse(
-        root, r"train: AAA 20.*\+00:00: label_h5 is -?[01], a scan of the bars gives -?[01]; run `dvc repro prepare`"
+        root, r"train: AAA 20.*\+00:00: label_h5 is -?[01], searching the bars gives -?[01]; run `dvc repro prepare`"
     )
 
 
@@ -226,19 +229,19 @@ def test_one_wrong_label_and_one_that_is_not_known_are_caught(root, clean):
         return frame
 
     edit(root, "train", hide)
-    refuse(root, r"train: AAA 20.*: label_h5 is null, a scan of the bars gives -?[01]; run")
+    refuse(root, r"train: AAA 20.*: label_h5 is null, searching the bars gives -?[01]; run")
     shutil.copytree(clean / "data", root / "data", dirs_exist_ok=True)
     edit(root, "val", shorten)
-    refuse(root, r"val: AAA 20.*: bars_to_hit_h5 is \d+, a scan of the bars gives \d+; run")
+    refuse(root, r"val: AAA 20.*: bars_to_hit_h5 is \d+, searching the bars gives \d+; run")
 
 
 def test_a_label_whose_outcome_is_not_yet_known_is_caught(root):
     bars = pd.read_parquet(root / "bars.parquet").query("symbol == 'AAA'").reset_index(drop=True)
     config = validate(AuditStageConfig, audit_settings(), "x")
-    scan, at = SlowScan(bars, 14), np.array([len(bars) - 1])
+    oracle, at = LabelOracle(bars, 14), np.array([len(bars) - 1])
     part = bars.iloc[at].assign(label_h5=0, bars_to_hit_h5=PURGE)
-    with pytest.raises(LeakageError, match=r"test: AAA 20.*: label_h5 is 0, a scan of the bars gives null"):
-        leakage.check_labels(part, at, np.array([0]), 5, scan, config.label.barriers("AAA", 5), "test")
+    with pytest.raises(LeakageError, match=r"test: AAA 20.*: label_h5 is 0, searching the bars gives null"):
+        leakage.check_labels(part, at, np.array([0]), 5, oracle, config.label.barriers("AAA", 5), "test")
 
 
 def test_a_feature_that_no_code_computes_is_caught(root):
@@ -248,7 +251,7 @@ def test_a_feature_that_no_code_computes_is_caught(root):
 
 
 def test_a_normaliser_fitted_on_everything_is_caught(root, monkeypatch):
-    real = prepare_stage.split_frame
+    real = preparation.split_frame
 
     def gather(rows, *rest, **named):
         splits, report = real(rows, *rest, **named)
@@ -260,11 +263,11 @@ def test_a_normaliser_fitted_on_everything_is_caught(root, monkeypatch):
         def fit(cls, frame, config):
             return Scaler.fit(gather.rows[frame.columns], config)
 
-    monkeypatch.setattr(prepare_stage, "split_frame", gather)
-    monkeypatch.setattr(prepare_stage, "Scaler", Everything)
+    monkeypatch.setattr(preparation, "split_frame", gather)
+    monkeypatch.setattr(preparation, "Scaler", Everything)
     run_prepare(root)
     refuse(
-        root, r"scaler.json: (center|scale) of feature 'ret_1' is .*, fitted on train alone it is .*; fit the scaler on"
+        root, r"scaler.json: (center|scale) of feature 'ret_1' is .*, fitted on train only it is .*; fit the scaler on"
     )
 
 
@@ -282,15 +285,15 @@ def claim(root, **config):
 def test_a_short_purge_is_caught(root):
     short = {"split.purge_bars": 2, "label.horizons.h5.max_bars": 2}
     run_prepare(root, **short)
-    refuse(root, r"split\.json: made with another `split:` than asked for; run `dvc repro prepare`", DataError)
+    refuse(root, r"split\.json: its `split:` is not that of params\.yaml; run `dvc repro prepare`", DataError)
     claim(root, purge_bars=PURGE)
     message = (
-        r"AAA 20.*: the purge is short: 2 bars lie between the last row of train and the cut .*split\.purge_bars = 12"
+        r"AAA 20.*: the purge is short: 2 bars are between the last row of train and the cut .*split\.purge_bars = 12"
     )
     refuse(root, message)
 
 
-def test_a_purge_shorter_than_the_reach_of_the_labels_is_caught(root):
+def test_a_purge_shorter_than_the_longest_label_is_caught(root):
     refuse(root, r"split\.purge_bars = 12: expected at least 20", **{"label.horizons.h5.max_bars": 20})
 
 
@@ -301,7 +304,7 @@ def test_an_embargo_inside_the_purge_is_caught(root, monkeypatch):
 
     monkeypatch.setattr("barcast.data.splits.split_rows", overlapping)
     run_prepare(root)
-    refuse(root, r"AAA 20.*: the embargo is short: 18 bars lie between the first row of val and the cut .* = 30")
+    refuse(root, r"AAA 20.*: the embargo is short: 18 bars are between the first row of val and the cut .* = 30")
 
 
 def test_a_label_that_crosses_into_the_next_split_is_caught(root):
@@ -311,7 +314,7 @@ def test_a_label_that_crosses_into_the_next_split_is_caught(root):
         return frame
 
     edit(root, "train", change)
-    refuse(root, r"AAA 20.*: bars_to_hit_h5 = 14 reaches into the next split")
+    refuse(root, r"AAA 20.*: bars_to_hit_h5 = 14: the label ends in the next split")
 
 
 def test_a_label_longer_than_the_purge_is_caught_anywhere(root):
@@ -354,14 +357,14 @@ def crossing_the_start(symbols, times, seq_len, max_gap_ns):
     ],
 )
 def test_a_window_that_crosses_is_caught(root, monkeypatch, planted, message):
-    monkeypatch.setattr(stage, "window_ends", planted)
+    monkeypatch.setattr(checks, "window_ends", planted)
     refuse(root, message)
 
 
 def test_a_window_that_crosses_splits_is_caught(root):
     val = pd.read_parquet(Paths(root).splits / "val_scaled.parquet")
     edit(root, "train", lambda frame: pd.concat([frame, val]).sort_values(["symbol", "datetime"], ignore_index=True))
-    refuse(root, r"AAA: val starts 20.*, but train ends 20")
+    refuse(root, r"val of AAA starts 20.*, but train of .* ends 20")
 
 
 def test_a_symbol_without_windows_is_named(root):
@@ -380,7 +383,7 @@ def test_a_symbol_without_windows_is_named(root):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), seq_len=st.integers(1, 8), extra=st.integers(-2, 60))
-def test_windows_are_found_to_cross_exactly_when_they_do(seed, seq_len, extra):
+def test_windows_that_cross_and_no_others_are_refused(seed, seq_len, extra):
     rng = np.random.default_rng(seed)
     counts = rng.integers(12, 25, 3)
     hours = [np.cumsum(rng.choice([1, 1, 1, 1, 3], count)) for count in counts]
@@ -397,9 +400,10 @@ def test_windows_are_found_to_cross_exactly_when_they_do(seed, seq_len, extra):
     lonely = set("ABC") - set(split["symbol"].iloc[ends])
     if crosses and seq_len > 1 and extra < len(split):
         with pytest.raises(LeakageError, match="crosses"):
-            leakage.check_windows(split, trial, seq_len, 3600 * 10**9, "train")
+            borders.check_windows(split, trial, seq_len, 3600 * 10**9, "train")
     elif extra >= 0 and extra < len(split) and not lonely:
-        assert leakage.check_windows(split, trial, seq_len, 3600 * 10**9, "train")["windows"] == len(trial)
+        longest = borders.check_windows(split, trial, seq_len, 3600 * 10**9, "train")
+        assert longest == (3600 * 10**9 if seq_len > 1 else 0)
 
 
 @pytest.fixture(scope="module")
@@ -466,7 +470,7 @@ def test_a_column_of_the_future_under_an_innocent_name_is_caught(theirs, tmp_pat
 
 @pytest.fixture(scope="module")
 def much():
-    """Enough honest rows for chance to reach no further than 0.65; a feature tells the label with an AUC of 0.7."""
+    """Enough honest rows for chance to stay below 0.65; a feature predicts the label with an AUC of 0.7."""
     rows = (6_000, 40, 40)
     return synthetic_splits(seed=3, n_rows=rows, n_features=12, symbols=SYMBOLS, horizons=(5,), signal=0.8)["train"]
 
@@ -477,25 +481,27 @@ def test_a_feature_that_predicts_honestly_but_beyond_the_limit_is_refused(much):
         r"audit\.max_feature_score = 0\.66\); drop it if"
     )
     with pytest.raises(LeakageError, match=message):
-        scores.check_scores(much, [5], 0.66, seed=0)
+        auc.check_univariate_auc(much, [5], 0.66, seed=0)
 
 
-def test_the_limit_never_lies_below_the_configured_one(much):
+def test_the_limit_is_never_below_the_configured_one(much):
     for configured in (0.8, 0.97):
-        worst = scores.check_scores(much, [5], configured, seed=0)["worst"]
+        worst = auc.check_univariate_auc(much, [5], configured, seed=0)[1]
         assert worst["label"]["limit"] == configured
         assert worst["copy"]["limit"] == (1 + configured) / 2
 
 
 def test_short_gaps_between_splits_made_elsewhere_are_caught(theirs, tmp_path):
     root = pass_on(theirs, tmp_path)
-    message = r"AAA 20.*: \d+ bars fit between the last row of train and the first of val, .* = 20 \+ 9000 ask for more"
+    message = (
+        r"AAA 20.*: \d+ bars fit between the last row of train and the first of val, .* = 20 \+ 9000; leave more bars"
+    )
     refuse(root, message, **{**BY_SPLITS, "split.embargo_bars": 9_000})
     refuse(root, r"bars_to_hit_h5 = 15 is longer than split\.purge_bars = 14", **{**BY_SPLITS, "split.purge_bars": 14})
 
 
 def spans(shift, spacing=("30min", "30min")):
-    """Splits of two symbols, 100 bars each; the second symbol's cuts lie `shift` later. Labels reach 5 bars."""
+    """Splits of two symbols, 100 bars each; the second symbol's cuts are `shift` later. Labels end after 5 bars."""
     splits = {name: [] for name in SPLITS}
     for symbol, late, step in zip(SYMBOLS, ("0h", shift), spacing, strict=True):
         times = pd.date_range("2020-01-01", periods=100, freq=step, tz="UTC", unit="ns")
@@ -507,24 +513,24 @@ def spans(shift, spacing=("30min", "30min")):
 
 def test_the_gap_between_splits_is_counted_between_any_two_symbols():
     fitting = 380  # ten days of half hours less the hundred bars of train
-    assert leakage.check_borders_by_time(spans("0h"), fitting, 0) == fitting
-    assert leakage.check_borders_by_time(spans("24h"), fitting - 48, 0) == fitting - 48
+    assert borders.check_borders_by_time(spans("0h"), fitting, 0) == fitting
+    assert borders.check_borders_by_time(spans("24h"), fitting - 48, 0) == fitting - 48
     message = (
-        r"AAA 2020-01-21.*: 332 bars fit between the last row of val of BBB and the first of test, split.purge_bars \+ "
-        r"split.embargo_bars = 333 \+ 0 ask for more"
+        r"AAA 2020-01-21.*: 332 bars fit between the last row of val of BBB and the first of test, but split.purge"
+        r"_bars \+ split.embargo_bars = 333 \+ 0; leave more bars"
     )
     with pytest.raises(LeakageError, match=message):
-        leakage.check_borders_by_time(spans("24h"), 333, 0)
+        borders.check_borders_by_time(spans("24h"), 333, 0)
     with pytest.raises(LeakageError, match=r"AAA 2020-01-11.*: 380 bars fit between the last row of train and the"):
-        leakage.check_borders_by_time(spans("24h"), 381, 0)
+        borders.check_borders_by_time(spans("24h"), 381, 0)
 
 
 def test_of_two_spacings_the_shorter_counts():
     """From the end of BBB's val to AAA's test are 81 hours, the least in hours; from BBB's to its own 141."""
-    assert leakage.check_borders_by_time(spans("60h", ("30min", "1h")), 140, 0) == 140
+    assert borders.check_borders_by_time(spans("60h", ("30min", "1h")), 140, 0) == 140
 
 
-def test_a_label_may_not_reach_into_the_split_of_another_symbol(theirs, tmp_path):
+def test_a_label_may_not_end_in_the_next_split_of_another_symbol(theirs, tmp_path):
     def plant(frames):
         for frame in frames.values():
             frame.loc[frame["symbol"] == "BBB", "datetime"] += pd.Timedelta(days=20)
@@ -537,7 +543,7 @@ def test_a_label_may_not_reach_into_the_split_of_another_symbol(theirs, tmp_path
     Paths(root).audit.unlink()
     reach = 1_500
     root = pass_on(theirs, tmp_path, plant)
-    refuse(root, r"BBB 20.*: bars_to_hit_h5 = 1500 reaches into the next split, which starts", **BY_SPLITS)
+    refuse(root, r"BBB 20.*: bars_to_hit_h5 = 1500: the label ends in the next split; it starts", **BY_SPLITS)
 
 
 def test_a_label_of_splits_made_elsewhere_that_crosses_is_caught(theirs, tmp_path):
@@ -546,7 +552,9 @@ def test_a_label_of_splits_made_elsewhere_that_crosses_is_caught(theirs, tmp_pat
         frames["val"].loc[last, "bars_to_hit_h5"] = 5_000
 
     refuse(
-        pass_on(theirs, tmp_path, plant), r"BBB 20.*: bars_to_hit_h5 = 5000 reaches into the next split", **BY_SPLITS
+        pass_on(theirs, tmp_path, plant),
+        r"BBB 20.*: bars_to_hit_h5 = 5000: the label ends in the next split",
+        **BY_SPLITS,
     )
 
 
@@ -559,9 +567,9 @@ def test_a_label_ends_in_the_next_split_from_its_first_bar_on():
         }
     )
     last = part["datetime"].iloc[-1]
-    leakage.check_reach_by_time(part, last + pd.Timedelta(hours=10), [5])
+    borders.check_label_ends_by_time(part, last + pd.Timedelta(hours=10), [5])
     with pytest.raises(LeakageError, match="bars_to_hit_h5 = 9"):
-        leakage.check_reach_by_time(part, last + pd.Timedelta(hours=9), [5])
+        borders.check_label_ends_by_time(part, last + pd.Timedelta(hours=9), [5])
 
 
 @settings(max_examples=60, deadline=None)
@@ -573,19 +581,19 @@ def test_rank_auc_is_the_share_of_ordered_pairs(values, answers):
     values, yes = np.array(values), np.array(answers[: len(values)])
     pairs = [(a > b) + 0.5 * (a == b) for a in values[yes] for b in values[~yes]]
     expected = np.mean(pairs) if pairs else 0.5
-    assert scores.rank_auc(scores.average_ranks(values), yes) == pytest.approx(expected)
+    assert auc.rank_auc(auc.average_ranks(values), yes) == pytest.approx(expected)
 
 
-def test_a_score_sees_what_rises_falls_or_does_both():
+def test_the_univariate_auc_sees_rising_falling_and_u_shaped_relations():
     rng = np.random.default_rng(0)
     x = rng.normal(size=4_000)
     answers = np.array([x > 0.3, x < 0.3, np.abs(x) > 1, rng.random(4_000) > 0.5])
-    rising, falling, both, noise = scores.score(x.astype(np.float32), answers)
+    rising, falling, both, noise = auc.univariate_auc(x.astype(np.float32), answers)
     assert rising == falling == 1.0
     assert both > 0.97
     assert noise < 0.55
-    assert scores.score(np.ones(4_000), answers[:1]) == [0.5]
-    assert scores.score(x, answers[:0]).shape == (0,)
+    assert auc.univariate_auc(np.ones(4_000), answers[:1]) == [0.5]
+    assert auc.univariate_auc(x, answers[:0]).shape == (0,)
 
 
 LITTLE = {"h5": {"k_up": 1.25, "k_down": 1.25, "max_bars": 5}, "h20": {"k_up": 2.5, "k_down": 2.5, "max_bars": 20}}
@@ -600,14 +608,14 @@ def martingales():
     content["label"]["horizons"] = LITTLE
     config = validate(PrepareConfig, content, "x")
     split = config.split.model_copy(update={"purge_bars": 20, "embargo_bars": 0})
-    rows = [prepare_stage.build_rows(synthetic_bars(["AAA"], 600, seed=seed), config) for seed in range(4)]
-    return [prepare_stage.split_frame(each, split, [5, 20], 20, 1)[0]["train"] for each in rows]
+    rows = [preparation.build_rows(synthetic_bars(["AAA"], 600, seed=seed), config) for seed in range(4)]
+    return [preparation.split_frame(each, split, [5, 20], 20, 1)[0]["train"] for each in rows]
 
 
 def test_little_honest_data_passes_and_the_limit_is_stated(martingales):
     for train in martingales:
         assert len(train) == 260
-        worst = scores.check_scores(train, [5, 20], 0.7, seed=0)["worst"]["label"]
+        worst = auc.check_univariate_auc(train, [5, 20], 0.7, seed=0)[1]["label"]
         assert worst["score"] < worst["limit"] <= 0.95
     assert worst["limit"] > 0.7
 
@@ -620,21 +628,21 @@ def test_a_leak_is_caught_on_little_data(martingales):
             for noise in (0.0, 0.3):
                 leaky = train.assign(ret_1=label + rng.normal(0, noise, len(train)))
                 with pytest.raises(LeakageError) as caught:
-                    scores.check_scores(leaky, [5, 20], 0.7, seed=0)
+                    auc.check_univariate_auc(leaky, [5, 20], 0.7, seed=0)
                 assert "feature 'ret_1' alone predicts label_h" in str(caught.value)
     message = (
         r"above 0\.95 \(from data\.audit\.max_feature_score = 0\.7, raised to what chance alone can reach on so few"
     )
     with pytest.raises(LeakageError, match=message):
-        scores.check_scores(leaky, [20], 0.7, seed=0)
+        auc.check_univariate_auc(leaky, [20], 0.7, seed=0)
 
 
-def test_chance_reaches_less_the_more_labels_there_are():
-    few, many = (scores.chance_score(independent, 0.4, 1_000) for independent in (25, 2_000))
+def test_chance_explains_less_the_more_labels_there_are():
+    few, many = (auc.chance_auc(independent, 0.4, 1_000) for independent in (25, 2_000))
     assert few > 0.95
     assert 0.55 < many < 0.6
-    assert scores.chance_score(2_000, 0.1, 1_000) > many
-    assert scores.chance_score(2_000, 0.4, 10) < many
+    assert auc.chance_auc(2_000, 0.1, 1_000) > many
+    assert auc.chance_auc(2_000, 0.4, 10) < many
 
 
 def test_bars_that_are_altered_are_still_bars_and_keep_their_past():
@@ -649,13 +657,13 @@ def test_bars_that_are_altered_are_still_bars_and_keep_their_past():
     assert (altered["volume"].iloc[51:] != bars["volume"].iloc[51:251]).all()
 
 
-def test_the_first_change_is_the_earliest_row():
+def test_the_first_difference_is_the_earliest_row():
     a = pd.DataFrame({"x": [np.nan, 1.0, 2.0], "y": [0.0, 1.0, 2.0]})
-    assert leakage.first_change(a, a.copy(), 3) is None
+    assert leakage.first_difference(a, a.copy(), 3) is None
     b = pd.DataFrame({"x": [np.nan, 1.0, 3.0], "y": [0.0, 9.0, 2.0]})
-    assert leakage.first_change(a, b, 3) == ("y", 1)
-    assert leakage.first_change(a, b, 1) is None
-    assert leakage.first_change(a, a.assign(x=0.0), 3) == ("x", 0)
+    assert leakage.first_difference(a, b, 3) == ("y", 1)
+    assert leakage.first_difference(a, b, 1) is None
+    assert leakage.first_difference(a, a.assign(x=0.0), 3) == ("x", 0)
 
 
 def test_the_stage_reads_its_spec(root, monkeypatch):

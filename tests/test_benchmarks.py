@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from barcast.files import write_json
+from barcast.models.base import BaseModel
 from barcast.models.registry import ModelRegistry
 from conftest import REPOSITORY
 
@@ -277,7 +278,7 @@ def test_evaluation_times_both_stages(capsys, monkeypatch):
     from benchmarks import evaluation
 
     ModelRegistry.list_models()
-    monkeypatch.setattr(ModelRegistry, "_models", dict(ModelRegistry._models))  # the stand-ins go with the test
+    monkeypatch.setattr(BaseModel, "registered", dict(BaseModel.registered))  # the stand-ins go with the test
     monkeypatch.setattr(evaluation, "IMPORTS", "import json")
     evaluation.main(["--models", "2", "--rows", "800", "--resamples", "100"])
     found = figures(capsys)
@@ -416,7 +417,7 @@ def scores():
     import pandas as pd
     from benchmarks._forecast_scores import Rules, score
 
-    from barcast.evaluation.standings import SignificanceConfig
+    from barcast.comparison.horizon import SignificanceConfig
 
     windows = {}
     for seed, split in enumerate(("val", "test")):
@@ -500,13 +501,15 @@ def race(tmp_path, monkeypatch):
     space.paths.specs.mkdir(parents=True)
     models = [name for name in ("prior", "logistic", "xgboost") if name in space.params.models]
     cells = [f"{kind}{model}_h1" for model in models for kind in ("", "oof_")]
-    for name in ("prepare", "window", "evaluate", *cells):
+    for name in ("prepare", "window", "baseline", "evaluate", *cells):
         space.paths.spec(name).write_text(name)
     found = _forecast_runs.Race(space, 1, tmp_path / "no/python", 1.0)
     ran = []
 
-    def stage(self, name, model, horizon):
+    def stage(self, name, model, horizon=None):
         ran.append((name, model))
+        if name == "baseline":
+            return Cost(1.0, 1.0, 10.0)
         if (name, model) == ("evaluate", models[2]):
             raise RuntimeError("exit status 1, last words: no luck")
         for split, frame in found.windows.items():

@@ -1,4 +1,4 @@
-"""Resampled metrics against explicit resampling of rows and scikit-learn; intervals against what they promise."""
+"""Resampled metrics against explicit resampling of rows and scikit-learn; intervals against their promised coverage."""
 
 import dataclasses
 import functools
@@ -9,25 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barcast.comparison.intervals import Interval, deltas, intervals, simultaneous_band, upper_quantile
+from barcast.comparison.paired_bootstrap import PairedSettings, paired_deltas
+from barcast.comparison.resampled_metrics import ScoredPredictions, bootstrap_metrics, observed_metrics
+from barcast.comparison.resampling import BootstrapConfig, BootstrapIndices, BootstrapSample, block_length, draw
 from barcast.config import validate
 from barcast.errors import ConfigError, DataError
-from barcast.evaluation.bootstrap import (
-    BootstrapConfig,
-    Sample,
-    block_length,
-    deltas,
-    draw,
-    intervals,
-    joint_spread,
-    measure_all,
-    point,
-    upper_quantile,
-)
+from barcast.evaluation.backtest import backtest
 from barcast.evaluation.metrics import classification_metrics
-from barcast.evaluation.paired import PairedSettings, paired_deltas
-from barcast.evaluation.resampled import PROBABILITY_COLUMNS, Draws, Measured
-from barcast.evaluation.trading import backtest
-from barcast.evaluation.verdicts import Interval
+from barcast.probabilities import PROBABILITY_COLUMNS
 
 CONFIG = BootstrapConfig(level=0.95, resamples=200, block_factor=1.0)
 BINS, COST = 7, 3.0
@@ -48,11 +38,11 @@ def predictions(seed=0, times=60, symbols=("AAA", "BBB"), skill=1.0, missing=0, 
         frame["label"] = np.select([moves[1:] > 0.001, moves[1:] < -0.001], [1, -1], 0)
         parts.append(frame.iloc[number * missing :])
     whole = pd.concat(parts, ignore_index=True)
-    return whole.assign(prediction=whole[PROBABILITY_COLUMNS].to_numpy().argmax(axis=1) - 1)
+    return whole.assign(prediction=whole[[*PROBABILITY_COLUMNS]].to_numpy().argmax(axis=1) - 1)
 
 
-def measured(**options):
-    return Measured.of(predictions(**options), COST, BINS)
+def scored(**options):
+    return ScoredPredictions.from_frame(predictions(**options), COST, BINS)
 
 
 # metrics
@@ -61,12 +51,12 @@ def measured(**options):
 @pytest.mark.parametrize("options", [{}, {"missing": 7}, {"symbols": ("AAA",)}, {"constant": True}, {"skill": -2.0}])
 def test_drawing_each_time_once_gives_the_plain_metrics(options):
     frame = predictions(**options)
-    found = point(Measured.of(frame, COST, BINS))
-    plain = classification_metrics(frame[PROBABILITY_COLUMNS], frame["label"], BINS)
+    result = observed_metrics(ScoredPredictions.from_frame(frame, COST, BINS))
+    plain = classification_metrics(frame[[*PROBABILITY_COLUMNS]], frame["label"], BINS)
     traded = backtest(frame[["datetime", "symbol", "close", "prediction"]], COST).metrics
-    assert set(found) == set(plain) | set(traded)
+    assert set(result) == set(plain) | set(traded)
     for name, value in (plain | traded).items():
-        assert found[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
+        assert result[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
 
 
 def resampled_rows(frame, drawn):
@@ -81,23 +71,23 @@ def test_class_metrics_are_those_of_explicitly_resampled_rows(seed, missing, rar
     frame = predictions(seed % 1000, times=25, missing=missing, skill=0.2 if rare else 1.0)
     if rare:
         frame.loc[frame["label"] == 1, "label"] = 0
-    model = Measured.of(frame, COST, BINS)
+    model = ScoredPredictions.from_frame(frame, COST, BINS)
     drawn = np.random.default_rng(seed).integers(0, 25, (4, 25)).astype(np.int32)
-    found = model.metrics(Draws(drawn))
+    result = model.resample(BootstrapIndices(drawn))
     for number, row in enumerate(drawn):
         rows = resampled_rows(frame, row)
-        for name, value in classification_metrics(rows[PROBABILITY_COLUMNS], rows["label"], BINS).items():
-            got = found[name][number]
+        for name, value in classification_metrics(rows[[*PROBABILITY_COLUMNS]], rows["label"], BINS).items():
+            got = result[name][number]
             assert np.isnan(got) if value is None else got == pytest.approx(value, abs=1e-9), name
 
 
 def test_trading_metrics_are_those_of_resampled_bars():
     import empyrical
 
-    model = measured(missing=5)
+    model = scored(missing=5)
     by_time = model.traded.by_time
     drawn = np.random.default_rng(1).integers(0, 60, (20, 60)).astype(np.int32)
-    found = model.metrics(Draws(drawn))
+    result = model.resample(BootstrapIndices(drawn))
     a_year = 59 / ((by_time["datetime"].iloc[-1] - by_time["datetime"].iloc[0]) / pd.Timedelta(days=365.25))
     for number, row in enumerate(drawn):
         bars = by_time.iloc[row]
@@ -114,30 +104,30 @@ def test_trading_metrics_are_those_of_resampled_bars():
             "trades": bars["trades"].sum(),
         }
         for name, value in expected.items():
-            assert found[name][number] == pytest.approx(value, abs=1e-9), name
+            assert result[name][number] == pytest.approx(value, abs=1e-9), name
 
 
 def test_the_mean_of_the_losses_is_the_log_loss():
-    model = measured(missing=9)
-    assert model.losses.mean() == pytest.approx(point(model)["log_loss"], abs=1e-12)
+    model = scored(missing=9)
+    assert model.losses.mean() == pytest.approx(observed_metrics(model)["log_loss"], abs=1e-12)
 
 
-# drawing
+# resamples
 
 
-def test_draws_are_blocks_of_neighbours():
+def test_resamples_are_blocks_of_neighbours():
     sample = draw(500, 20.0, CONFIG, seed=1)
-    steps = (np.diff(sample.draws.drawn, axis=1) % 500 == 1).mean()
+    steps = (np.diff(sample.indices.drawn, axis=1) % 500 == 1).mean()
     assert steps == pytest.approx(1 - 1 / 20, abs=0.01)
-    assert sample.draws.drawn.shape == (200, 500)
-    assert sample.draws.counts.sum(axis=1).tolist() == [500] * 200
-    assert np.bincount(sample.draws.drawn[0], minlength=500).tolist() == sample.draws.counts[0].tolist()
+    assert sample.indices.drawn.shape == (200, 500)
+    assert sample.indices.counts.sum(axis=1).tolist() == [500] * 200
+    assert np.bincount(sample.indices.drawn[0], minlength=500).tolist() == sample.indices.counts[0].tolist()
 
 
-def test_the_same_seed_draws_the_same():
+def test_the_same_seed_gives_the_same_resamples():
     one, two, other = (draw(100, 5.0, CONFIG, seed) for seed in (1, 1, 2))
-    assert np.array_equal(one.draws.drawn, two.draws.drawn)
-    assert not np.array_equal(one.draws.drawn, other.draws.drawn)
+    assert np.array_equal(one.indices.drawn, two.indices.drawn)
+    assert not np.array_equal(one.indices.drawn, other.indices.drawn)
 
 
 def test_the_block_length_is_the_longest_needed():
@@ -153,9 +143,9 @@ def test_the_block_length_is_the_longest_needed():
 
 
 def test_the_block_factor_makes_blocks_longer():
-    models = {"a": measured(times=200), "b": measured(times=200, skill=0.5)}
-    single, _ = measure_all(models, CONFIG, 0)
-    double, _ = measure_all(models, CONFIG.model_copy(update={"block_factor": 2.0}), 0)
+    models = {"a": scored(times=200), "b": scored(times=200, skill=0.5)}
+    single, _ = bootstrap_metrics(models, CONFIG, 0)
+    double, _ = bootstrap_metrics(models, CONFIG.model_copy(update={"block_factor": 2.0}), 0)
     assert double.block_length == 2 * single.block_length
 
 
@@ -163,28 +153,28 @@ def test_the_block_factor_makes_blocks_longer():
 
 
 def sample_of(times=1000, length=1.0, level=0.95):
-    return Sample(Draws.identity(times), length, level)
+    return BootstrapSample(BootstrapIndices.identity(times), length, level)
 
 
-def test_widening_is_students_and_grows_with_the_blocks():
+def test_the_small_sample_correction_is_students_and_grows_with_the_blocks():
     from scipy.stats import t
 
-    assert sample_of().widening == pytest.approx(1.0, abs=0.005)
+    assert sample_of().small_sample_correction == pytest.approx(1.0, abs=0.005)
     expected = t.ppf(0.975, 20) / 1.959964 / np.sqrt(0.9)
-    assert sample_of(length=50.0).widening == pytest.approx(expected, rel=1e-6)
-    assert sample_of(length=100.0).widening > sample_of(length=50.0).widening
+    assert sample_of(length=50.0).small_sample_correction == pytest.approx(expected, rel=1e-6)
+    assert sample_of(length=100.0).small_sample_correction > sample_of(length=50.0).small_sample_correction
 
 
-def test_an_interval_is_symmetric_and_cut_off_where_its_metric_ends():
+def test_an_interval_is_symmetric_and_cut_off_at_the_bounds_of_its_metric():
     resampled = {"ece": np.linspace(0.0, 0.1, 1001), "sharpe": np.linspace(-1, 1, 1001), "mcc": np.full(1001, 0.2)}
-    found = intervals(({"ece": 0.01, "sharpe": 0.0, "mcc": 0.2}, resampled), sample_of(10**6))
-    assert (found["ece"].low, found["ece"].high) == (0.0, pytest.approx(0.01 + 0.085, abs=3e-4))
-    assert (found["sharpe"].low, found["sharpe"].high) == pytest.approx((-0.95, 0.95), abs=3e-3)
-    assert found["mcc"] == Interval(0.2, 0.2, 0.2)
+    result = intervals(({"ece": 0.01, "sharpe": 0.0, "mcc": 0.2}, resampled), sample_of(10**6))
+    assert (result["ece"].low, result["ece"].high) == (0.0, pytest.approx(0.01 + 0.085, abs=3e-4))
+    assert (result["sharpe"].low, result["sharpe"].high) == pytest.approx((-0.95, 0.95), abs=3e-3)
+    assert result["mcc"] == Interval(0.2, 0.2, 0.2)
 
 
 @given(st.integers(1, 60), st.sampled_from([0.5, 0.9, 0.95]))
-def test_a_new_value_stays_below_the_quantile_as_often_as_it_says(count, level):
+def test_a_new_value_is_below_the_quantile_as_often_as_promised(count, level):
     """Of B+1 exchangeable values each is as likely to be the new one."""
     values = np.arange(count + 1.0)
     below = [new <= upper_quantile(np.delete(values, int(new)), level) for new in values]
@@ -196,29 +186,29 @@ def test_a_new_value_stays_below_the_quantile_as_often_as_it_says(count, level):
 
 def test_an_undefined_metric_has_no_interval():
     resampled = {"sharpe": np.full(100, np.nan), "sortino": np.r_[np.full(11, np.nan), np.ones(89)]}
-    found = intervals(({"sharpe": None, "sortino": 1.0}, resampled), sample_of())
-    assert found == {"sharpe": Interval(None, None, None), "sortino": Interval(1.0, None, None)}
-    apart = deltas(
+    result = intervals(({"sharpe": None, "sortino": 1.0}, resampled), sample_of())
+    assert result == {"sharpe": Interval(None, None, None), "sortino": Interval(1.0, None, None)}
+    differences = deltas(
         ({"sharpe": None, "sortino": 1.0}, resampled), ({"sharpe": 1.0, "sortino": 0.0}, resampled), sample_of()
     )
-    assert dataclasses.astuple(apart["sharpe"]) == (None, None, None, "noise")
-    assert dataclasses.astuple(apart["sortino"]) == (1.0, None, None, "noise")
+    assert dataclasses.astuple(differences["sharpe"]) == (None, None, None, "noise")
+    assert dataclasses.astuple(differences["sortino"]) == (1.0, None, None, "noise")
 
 
 def test_differences_are_paired():
-    """Two models that err together: their difference is surer than either loss."""
-    one, two = measured(times=400), measured(times=400)
+    """Two models with common errors: their difference is more certain than either loss."""
+    one, two = scored(times=400), scored(times=400)
     bent = two.probabilities**1.1
     two = dataclasses.replace(two, probabilities=bent / bent.sum(axis=1, keepdims=True))
-    sample, values = measure_all({"one": one, "two": two}, CONFIG, 0)
+    sample, values = bootstrap_metrics({"one": one, "two": two}, CONFIG, 0)
     delta = deltas(values["two"], values["one"], sample)["log_loss"]
-    alone = intervals(values["one"], sample)["log_loss"]
-    assert delta.high - delta.low < (alone.high - alone.low) / 3
+    single = intervals(values["one"], sample)["log_loss"]
+    assert delta.high - delta.low < (single.high - single.low) / 3
     assert delta.value == pytest.approx(values["two"][0]["log_loss"] - values["one"][0]["log_loss"])
 
 
 def test_a_model_does_not_differ_from_itself():
-    sample, values = measure_all({"one": measured(), "two": measured()}, CONFIG, 0)
+    sample, values = bootstrap_metrics({"one": scored(), "two": scored()}, CONFIG, 0)
     for name, delta in deltas(values["one"], values["two"], sample).items():
         assert delta.value in (0.0, None), name
         assert delta.verdict in ("noise", None), name
@@ -227,27 +217,27 @@ def test_a_model_does_not_differ_from_itself():
 def test_a_difference_that_no_resample_moves_is_noise():
     flat = {"log_loss": np.full(100, 0.7), "mcc": np.full(100, 0.2)}
     other = {"log_loss": np.full(100, 0.6), "mcc": np.full(100, 0.2 - 1e-16)}
-    found = deltas(({"log_loss": 0.7, "mcc": 0.2}, flat), ({"log_loss": 0.6, "mcc": 0.2 - 1e-16}, other), sample_of())
-    assert dataclasses.astuple(found["log_loss"]) == (pytest.approx(0.1), None, None, "noise")
-    assert found["mcc"].verdict == "noise"
-    assert found["mcc"].low <= 0 <= found["mcc"].high
+    result = deltas(({"log_loss": 0.7, "mcc": 0.2}, flat), ({"log_loss": 0.6, "mcc": 0.2 - 1e-16}, other), sample_of())
+    assert dataclasses.astuple(result["log_loss"]) == (pytest.approx(0.1), None, None, "noise")
+    assert result["mcc"].verdict == "noise"
+    assert result["mcc"].low <= 0 <= result["mcc"].high
 
 
 @pytest.mark.parametrize("times", [1, 2, 10])
 def test_too_few_times_are_refused(times):
     with pytest.raises(DataError, match=rf"expected 11 times or more to resample, got {times}; give the test split"):
-        measure_all({"one": measured(times=times)}, CONFIG, 0)
+        bootstrap_metrics({"one": scored(times=times)}, CONFIG, 0)
 
 
-def test_joint_intervals_hold_together():
+def test_simultaneous_intervals_hold_together():
     rng = np.random.default_rng(3)
     resampled = rng.normal(0, [1.0, 2.0, 0.0], (4000, 3))
-    spread = joint_spread(np.zeros(3), resampled, sample_of(10**6))
-    assert spread.errors == pytest.approx([1, 2, 0], rel=0.05)
-    together = (np.abs(resampled[:, :2]) <= spread.critical * spread.errors[:2]).all(axis=1)
+    errors, critical = simultaneous_band(np.zeros(3), resampled, sample_of(10**6))
+    assert errors == pytest.approx([1, 2, 0], rel=0.05)
+    together = (np.abs(resampled[:, :2]) <= critical * errors[:2]).all(axis=1)
     assert together.mean() == pytest.approx(0.95, abs=0.001)
-    assert spread.critical == pytest.approx(2.236, abs=0.1)  # 1−(1−α)² = 0.05
-    assert joint_spread(np.zeros(1), np.zeros((100, 1)), sample_of()).critical == 0.0
+    assert critical == pytest.approx(2.236, abs=0.1)  # 1−(1−α)² = 0.05
+    assert simultaneous_band(np.zeros(1), np.zeros((100, 1)), sample_of())[1] == 0.0
 
 
 # before and after
@@ -262,18 +252,18 @@ def test_before_and_after_a_change():
     after[windows] = before[windows]
     moves = before.groupby("symbol")["close"].pct_change().shift(-1).fillna(0).to_numpy()
     scores = np.outer(moves * 500, (-1, 0, 1))
-    after[PROBABILITY_COLUMNS] = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    found = paired_deltas(before, after, SETTINGS)
-    assert found["log_loss"].verdict == "better"
-    assert found["auc_ovr"].verdict == "better"
-    assert found["log_loss"].high < 0 < found["auc_ovr"].low
+    after[[*PROBABILITY_COLUMNS]] = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    result = paired_deltas(before, after, SETTINGS)
+    assert result["log_loss"].verdict == "better"
+    assert result["auc_ovr"].verdict == "better"
+    assert result["log_loss"].high < 0 < result["auc_ovr"].low
     back = paired_deltas(after, before, SETTINGS)
     assert back["log_loss"].verdict == "worse"
-    assert back["log_loss"].value == -found["log_loss"].value
-    assert found["trades"].verdict is None
+    assert back["log_loss"].value == -result["log_loss"].value
+    assert result["trades"].verdict is None
 
 
-def test_other_windows_can_not_be_paired():
+def test_other_windows_are_refused():
     before = predictions()
     with pytest.raises(DataError, match=r"^120 windows before and 119 after are not the same windows"):
         paired_deltas(before, before.iloc[1:], SETTINGS)
@@ -282,7 +272,7 @@ def test_other_windows_can_not_be_paired():
         paired_deltas(before, relabelled, SETTINGS)
 
 
-def test_settings_come_from_the_spec_of_compare():
+def test_paired_settings_come_from_the_spec_of_compare():
     config = {**SETTINGS.model_dump(), "reference": "prior", "cells": []}
     assert PairedSettings.from_spec({"stage": "compare", "config": config}) == SETTINGS
 
@@ -300,23 +290,23 @@ def test_config_errors(change, message):
         validate(BootstrapConfig, CONFIG.model_dump() | change, "params.yaml", "compare")
 
 
-# what they promise
+# coverage
 
 
 @functools.cache
 def coverage():
-    """How often the intervals of a known loss hold it: 150 series of overlapping outcomes."""
-    held = []
+    """How often the intervals of a known loss contain it: 150 series of overlapping outcomes."""
+    contained = []
     for seed in range(150):
         rng = np.random.default_rng(seed)
         loss = np.convolve(rng.exponential(size=804), np.ones(5) / 5, "valid")  # mean 1
         length = 2 * block_length([loss])
         sample = draw(800, length, CONFIG, seed)
-        means = sample.draws.counts @ loss / 800
-        half = np.quantile(np.abs(means - loss.mean()), 0.95) * sample.widening
-        held.append(abs(loss.mean() - 1) <= half)
-    return np.mean(held)
+        means = sample.indices.counts @ loss / 800
+        half = np.quantile(np.abs(means - loss.mean()), 0.95) * sample.small_sample_correction
+        contained.append(abs(loss.mean() - 1) <= half)
+    return np.mean(contained)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_contain_the_truth_as_often_as_promised():
     assert coverage() >= 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / 150)

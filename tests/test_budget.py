@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barcast.evaluation.budget import ended_by_limit
+from barcast.evaluation.evaluator import ended_by_limit
 
 
 def booster(limit, patience, early_stopping=True):
@@ -31,7 +31,7 @@ def trained(losses, limit, patience):
 
 
 @given(st.lists(st.integers(0, 30), min_size=40, max_size=40), st.integers(1, 40), st.integers(1, 10))
-def test_a_booster_was_cut_off_where_without_a_limit_it_would_have_trained_on(losses, limit, patience):
+def test_a_limit_ended_a_booster_that_would_have_trained_on_without_it(losses, limit, patience):
     falling = [*losses, *range(-1, -200, -1)]  # which improves for ever from there on
     kept = trained(falling, limit, patience)
     longer = len(trained(falling, 10_000, patience)) > limit
@@ -50,7 +50,7 @@ def test_a_booster_was_cut_off_where_without_a_limit_it_would_have_trained_on(lo
         ([1.0, 0.9, 0.8], None),
     ],
 )
-def test_a_network_was_still_improving_where_its_last_epoch_is_its_best(losses, expected):
+def test_a_network_was_still_improving_if_its_last_epoch_is_its_best(losses, expected):
     assert ended_by_limit(network(4), history(*losses)) == expected
 
 
@@ -63,7 +63,7 @@ def test_of_several_networks_one_is_enough():
     assert ended_by_limit(config, [step for each in none for step in each]) is None
 
 
-def test_without_early_stopping_or_a_limit_nothing_was_cut_off():
+def test_without_early_stopping_or_a_limit_nothing_is_reported():
     falling = history(*np.linspace(1, 0.5, 5))
     assert ended_by_limit(booster(5, 2), falling) == "max_rounds = 5"
     assert ended_by_limit(booster(5, 2, early_stopping=False), falling) is None
@@ -75,9 +75,9 @@ def test_without_early_stopping_or_a_limit_nothing_was_cut_off():
 @pytest.mark.parametrize(
     ("last", "expected"), [((0.699, 0.698), "max_rounds = 6"), ((0.6998, 0.6996), None), ((0.71, 0.72), None)]
 )
-def test_a_booster_that_gained_less_than_noise_at_its_end_was_not_cut_off(last, expected):
+def test_a_booster_that_gained_less_than_noise_at_its_end_was_not_improving(last, expected):
     assert ended_by_limit(booster(6, 2), history(1.0, 0.9, 0.8, 0.7, *last)) == expected
 
 
-def test_a_single_epoch_says_nothing():
+def test_of_a_single_epoch_nothing_is_reported():
     assert ended_by_limit(network(1), history(0.7)) is None

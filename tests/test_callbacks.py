@@ -1,4 +1,4 @@
-"""Progress lines and bars, dvclive files that are the same bytes every time, and fanning out."""
+"""Progress lines and bars, dvclive files that are the same bytes every time, and combined logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 from barcast.training import callbacks
 from barcast.training import progress as progress_module
-from barcast.training.callbacks import LiveLog, fan_out
+from barcast.training.callbacks import LiveLog, combine_logs
 from barcast.training.progress import Progress, with_speed
 
 
@@ -42,15 +42,15 @@ def run_out_of_memory(log: callbacks.Log) -> None:
     raise RuntimeError("no memory")
 
 
-def test_fan_out_hands_every_call_to_all_in_order() -> None:
+def test_combine_logs_hands_every_call_to_all_in_order() -> None:
     seen: list[tuple[str, float, int]] = []
-    log = fan_out(lambda m, s: seen.append(("a", m["x"], s)), lambda m, s: seen.append(("b", m["x"], s)))
+    log = combine_logs(lambda m, s: seen.append(("a", m["x"], s)), lambda m, s: seen.append(("b", m["x"], s)))
     log({"x": 1.0}, 0)
     log({"x": 2.0}, 1)
     assert seen == [("a", 1.0, 0), ("b", 1.0, 0), ("a", 2.0, 1), ("b", 2.0, 1)]
 
 
-def test_plain_lines_are_first_now_and_then_and_last(clock: Clock) -> None:
+def test_plain_lines_are_the_first_some_between_and_the_last(clock: Clock) -> None:
     out = io.StringIO()
     with Progress("xgboost_h5", 60, stream=out) as progress:
         clock.now += 30  # binning: must not count as the pace of a round
@@ -65,17 +65,17 @@ def test_plain_lines_are_first_now_and_then_and_last(clock: Clock) -> None:
     ]
 
 
-def test_speed_is_that_of_the_steps_which_are_taken_now(clock: Clock) -> None:
+def test_speed_counts_only_the_steps_of_this_run(clock: Clock) -> None:
     seen: list[dict[str, float]] = []
     log = with_speed(lambda metrics, step: seen.append(dict(metrics)), replayed=2)
-    clock.now += 7  # reading what was kept
+    clock.now += 7  # reading the resume checkpoint
     for step in range(4):
         clock.now += 4 if step >= 2 else 0
         log({"windows": 100.0} if step < 3 else {}, step)
     assert seen == [{"windows": 100.0}, {"windows": 100.0}, {"windows": 100.0, "windows_per_second": 25.0}, {}]
 
 
-def test_time_left_of_a_training_that_goes_on_leaves_out_the_rounds_before(clock: Clock) -> None:
+def test_time_left_of_a_resumed_training_ignores_the_earlier_rounds(clock: Clock) -> None:
     out = io.StringIO()
     with Progress("gru_h5", 10, unit="epoch", stream=out, replayed=6) as progress:
         for step in range(8):
@@ -103,7 +103,7 @@ def test_model_without_rounds_gets_one_line(clock: Clock) -> None:
     assert out.getvalue() == "prior_h5  done in 1 s\n"
 
 
-def test_failed_training_is_not_called_done(clock: Clock) -> None:
+def test_failed_training_is_not_reported_as_done(clock: Clock) -> None:
     out = io.StringIO()
     with pytest.raises(RuntimeError, match="no memory"), Progress("lstm_h5", 9, stream=out) as progress:
         run_out_of_memory(progress)
@@ -152,7 +152,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_live_files_say_what_was_logged(tmp_path: Path) -> None:
+def test_live_files_contain_what_was_logged(tmp_path: Path) -> None:
     train(tmp_path / "live")
     files = contents(tmp_path / "live")
     assert sorted(files) == [
@@ -196,7 +196,7 @@ def test_model_without_rounds_still_has_a_live_folder(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "live")) == ["metrics.json", "params.yaml"]
 
 
-def test_failed_training_leaves_the_live_folder_before(tmp_path: Path) -> None:
+def test_failed_training_keeps_the_previous_live_folder(tmp_path: Path) -> None:
     train(tmp_path / "live")
     before = contents(tmp_path)
     with pytest.raises(RuntimeError, match="no memory"), LiveLog(tmp_path / "live", "new") as live:
@@ -204,7 +204,7 @@ def test_failed_training_leaves_the_live_folder_before(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_model_is_replaced_without_the_key_of_the_one_before(tmp_path: Path) -> None:
+def test_a_model_is_replaced_without_the_key_of_the_previous_one(tmp_path: Path) -> None:
     stamp = tmp_path / "live/params.yaml"
     with LiveLog(tmp_path / "live", "first") as live, live.replacing_model():
         assert not stamp.exists()

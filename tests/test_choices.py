@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from barcast.data.labels import sample_weights
+from barcast.data.frames import nanoseconds, symbol_slices
+from barcast.data.label_weights import sample_weights
 from barcast.data.splits import cut_times, split_rows
 from barcast.data.synthetic import FUTURES, synthetic_bars
-from barcast.data.tables import nanoseconds, symbol_slices
 from barcast.params import load_params
 from conftest import REPOSITORY
 
@@ -61,7 +61,7 @@ def test_purge_and_embargo_hold_between_the_parts_of_a_fold(params, horizon):
             assert len(train) > len(stop) > 0, symbol
             assert len(scored) > 0
             for before, after in ((train, stop), (stop, scored)):
-                known = whole.ends[before] + whole.reach[before]
+                known = whole.ends[before] + whole.label_end_offset[before]
                 assert known.max() < whole.ends[after].min()
                 assert whole.ends[after].min() - whole.ends[before].max() > embargo
     scored = np.concatenate([fold.scored for fold in folds])
@@ -92,11 +92,14 @@ def test_weights_are_those_of_the_training_labels_only(params):
     whole = market(params)
     train = next(whole.folds(2)).train
     assert (whole._weight("none", train) == 1).all()
-    reach, quality = (np.full(len(whole.frame), np.nan) for _ in range(2))
-    reach[whole.ends[train]] = whole.reach[train]
+    label_end_offset, quality = (np.full(len(whole.frame), np.nan) for _ in range(2))
+    label_end_offset[whole.ends[train]] = whole.label_end_offset[train]
     quality[whole.ends[train]] = whole.frame["quality_h5"].to_numpy()[whole.ends[train]]
     expected = np.concatenate(
-        [sample_weights(reach[rows], quality[rows]) for rows in symbol_slices(whole.frame["symbol"]).values()]
+        [
+            sample_weights(label_end_offset[rows], quality[rows])
+            for rows in symbol_slices(whole.frame["symbol"]).values()
+        ]
     )[whole.ends[train]]
     found = whole._weight("both", train)
     for label in (-1, 0, 1):

@@ -1,4 +1,4 @@
-"""What posts a comment, against small servers that answer as GitHub and GitLab do."""
+"""The comment on a pull request, against small servers that respond like GitHub and GitLab."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ PNG = b"\x89PNG picture"
 
 
 class Service:
-    """A code host: `comments` is what it keeps, `asked` what it was asked for."""
+    """A code host: its `comments`, and the `requests` that it got."""
 
     def __init__(self, comments):
         self.comments = comments
-        self.asked = []
+        self.requests = []
         self.branches = []
         self.allowed = True
         service = self
 
         class Handler(BaseHTTPRequestHandler):
-            def answer(self):
+            def respond(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, content = service.answer(self.command, self.path, dict(self.headers), body)
+                status, content = service.respond(self.command, self.path, dict(self.headers), body)
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(json.dumps(content).encode())
 
-            do_GET = do_POST = do_PATCH = do_PUT = answer  # noqa: N815
+            do_GET = do_POST = do_PATCH = do_PUT = respond  # noqa: N815
 
             def log_message(self, *arguments):
                 pass
@@ -49,8 +49,8 @@ class Service:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def answer(self, method, path, headers, body):
-        self.asked.append((method, path, headers, body))
+    def respond(self, method, path, headers, body):
+        self.requests.append((method, path, headers, body))
         if not self.allowed:
             return 403, {}
         parts = urlsplit(path)
@@ -78,7 +78,7 @@ class Service:
 
 @pytest.fixture
 def service():
-    found = Service([{"id": number, "body": f"words of a person {number}"} for number in range(1, 131)])
+    found = Service([{"id": number, "body": f"a person's comment {number}"} for number in range(1, 131)])
     yield found
     found.server.shutdown()
     found.server.server_close()
@@ -128,64 +128,64 @@ def test_github_keeps_the_picture_in_a_branch_and_links_its_commit(service, fold
     assert service.comments[-1]["body"].endswith(
         "\n![Leaderboard](https://host/me/bars/blob/sha-of-commits/leaderboard.png?raw=true)\n"
     )
-    sent = {path.rsplit("/", 1)[1]: json.loads(body) for method, path, _, body in service.asked if method == "POST"}
+    sent = {path.rsplit("/", 1)[1]: json.loads(body) for method, path, _, body in service.requests if method == "POST"}
     assert base64.b64decode(sent["blobs"]["content"]) == PNG
     assert sent["commits"]["parents"] == []
     assert service.branches == ["barcast/pr-12"]
     post(folder, github(service.url))
-    assert service.branches == ["barcast/pr-12"], "moved, not made again"
+    assert service.branches == ["barcast/pr-12"], "moved, not created again"
     assert any(
-        method == "PATCH" and path.endswith("/git/refs/heads/barcast/pr-12") for method, path, _, _ in service.asked
+        method == "PATCH" and path.endswith("/git/refs/heads/barcast/pr-12") for method, path, _, _ in service.requests
     )
-    assert {headers["Authorization"] for _, _, headers, _ in service.asked} == {"Bearer secret"}
+    assert {headers["Authorization"] for _, _, headers, _ in service.requests} == {"Bearer secret"}
 
 
 def test_gitlab_uploads_the_picture(service, folder):
     post(folder, gitlab(service.url))
     assert service.comments[-1]["body"].endswith("\n![leaderboard](/uploads/1/leaderboard.png)\n")
-    body = next(body for _, path, _, body in service.asked if path.endswith("/uploads"))
+    body = next(body for _, path, _, body in service.requests if path.endswith("/uploads"))
     assert PNG in body
     assert b'filename="leaderboard.png"' in body
 
 
-def test_without_a_picture_there_are_words(service, folder):
+def test_without_a_picture_the_comment_is_text_only(service, folder):
     (folder / "leaderboard.png").unlink()
     assert post(folder, github(service.url)).returncode == 0
     assert service.comments[-1]["body"] == TEXT
     assert service.branches == []
 
 
-def test_errors_say_what_to_do(service, folder):
+def test_errors_name_the_remedy(service, folder):
     service.allowed = False
     refused = post(folder, github(service.url))
     assert refused.returncode == 1
-    assert "403 Forbidden; may the token write comments and contents here?" in refused.stderr
+    assert "403 Forbidden; check that the token may write comments and contents" in refused.stderr
     assert "secret" not in refused.stderr
     nowhere = post(folder, {})
-    assert "nowhere to post: expected the variables of GitHub Actions or of GitLab CI" in nowhere.stderr
+    assert "no service to post to: expected the variables of GitHub Actions or of GitLab CI" in nowhere.stderr
     (folder / "comment.md").write_text("something else")
     assert "expected <!-- barcast --> as its first line" in post(folder, github(service.url)).stderr
 
 
-def test_a_comment_that_was_never_written_is_one_line(tmp_path):
+def test_a_missing_comment_is_one_line(tmp_path):
     missing = post(tmp_path, {})
     assert (missing.returncode, missing.stdout) == (1, "")
-    assert missing.stderr == f"{tmp_path / 'comment.md'}: no such file; let .ci/experiment write it\n"
+    assert missing.stderr == f"{tmp_path / 'comment.md'}: no such file; run .ci/experiment first\n"
     command = [sys.executable, str(REPOSITORY / ".ci/post.py")]
     bare = subprocess.run(command, capture_output=True, text=True, check=False)
     assert bare.returncode == 1
     assert bare.stderr.startswith("expected one argument, the folder that .ci/experiment wrote")
 
 
-def test_the_picture_says_what_it_lacks(tmp_path):
+def test_the_picture_names_what_it_lacks(tmp_path):
     command = [sys.executable, str(REPOSITORY / ".ci/picture.py"), "none.html", "none.png"]
     bare = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert bare.returncode == 1
-    assert "no picture: expected one of chromium" in bare.stderr
+    assert "none of chromium, chromium-browser, google-chrome is on the PATH" in bare.stderr
 
 
 def script(root, **tools):
-    """`.ci/experiment` in a repository of its own, where each command is a line of shell."""
+    """Run `.ci/experiment` in a repository of its own, in which each command is a line of shell."""
     (root / ".ci").mkdir()
     shutil.copy(REPOSITORY / ".ci/experiment", root / ".ci/experiment")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
@@ -193,53 +193,53 @@ def script(root, **tools):
     subprocess.run(["git", "add", "dvc.lock"], cwd=root, check=True)
     (root / "tools").mkdir()
     for name, line in tools.items():
-        (root / "tools" / name).write_text(f"#!/bin/sh\necho {name} $* >> asked\n{line}\n")
+        (root / "tools" / name).write_text(f"#!/bin/sh\necho {name} $* >> called\n{line}\n")
         (root / "tools" / name).chmod(0o755)
     path = f"{root / 'tools'}{os.pathsep}{os.environ['PATH']}"
     command = [str(root / ".ci/experiment"), "origin/main", "out"]
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
-    return done, (root / "asked").read_text().splitlines()
+    return done, (root / "called").read_text().splitlines()
 
 
-def test_the_script_pulls_only_where_there_is_a_remote(tmp_path):
+def test_the_script_pulls_only_if_there_is_a_remote(tmp_path):
     remote = 'test "$1" != remote || echo "there  s3://bucket"'
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    _, asked = script(tmp_path / "a", dvc=remote, barcast="echo '### a'", python="exit 1")
-    assert [line for line in asked if line.startswith("dvc")] == [
+    _, called = script(tmp_path / "a", dvc=remote, barcast="echo '### a'", python="exit 1")
+    assert [line for line in called if line.startswith("dvc")] == [
         "dvc remote list",
         "dvc pull --quiet --run-cache --allow-missing",
         "dvc repro",
     ]
-    done, asked = script(tmp_path / "b", dvc="", barcast="echo '### a'", python="exit 1")
-    assert [line for line in asked if line.startswith("dvc")] == ["dvc remote list", "dvc repro"]
+    done, called = script(tmp_path / "b", dvc="", barcast="echo '### a'", python="exit 1")
+    assert [line for line in called if line.startswith("dvc")] == ["dvc remote list", "dvc repro"]
     assert done.stdout == "<!-- barcast -->\n### a\n"
     assert (tmp_path / "b/out/comment.md").read_text() == done.stdout
     assert [file.name for file in (tmp_path / "b/out").iterdir()] == ["comment.md"]
 
 
-def test_a_base_that_has_no_results_is_told_in_the_comment(tmp_path):
+def test_the_comment_tells_if_the_base_has_no_results(tmp_path):
     done, _ = script(tmp_path, dvc="", barcast="echo 'error: main: not in the cache' >&2; exit 1", python="exit 1")
     assert done.returncode == 0
     assert done.stdout == "<!-- barcast -->\n### No comparison with `origin/main`\n\nmain: not in the cache\n"
 
 
-def test_a_stale_lock_is_told_and_a_failed_pipeline_fails(tmp_path):
+def test_the_comment_tells_of_a_stale_lock_and_a_failed_pipeline_fails(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     done, _ = script(tmp_path / "a", dvc="echo changed >> dvc.lock", barcast="echo '### a'", python="exit 1")
     assert "> **dvc.lock is out of date.**" in done.stdout
-    done, asked = script(tmp_path / "b", dvc='test "$1" != repro', barcast="", python="")
+    done, called = script(tmp_path / "b", dvc='test "$1" != repro', barcast="", python="")
     assert done.returncode != 0
-    assert not any(line.startswith("barcast") for line in asked)
+    assert not any(line.startswith("barcast") for line in called)
 
 
 @pytest.mark.parametrize("name", [".github/workflows/experiment.yml", ".gitlab-ci.yml"])
-def test_workflows_call_scripts_that_are_there(name):
+def test_workflows_call_scripts_that_exist(name):
     text = (REPOSITORY / name).read_text()
     assert yaml.safe_load(text)
-    called = set(re.findall(r"\.ci/[\w.]+", text))
-    assert {".ci/experiment", ".ci/post.py"} <= called
-    for script in called:
-        assert (REPOSITORY / script).is_file()
+    scripts = set(re.findall(r"\.ci/[\w.]+", text))
+    assert {".ci/experiment", ".ci/post.py"} <= scripts
+    for name in scripts:
+        assert (REPOSITORY / name).is_file()
     assert os.access(REPOSITORY / ".ci/experiment", os.X_OK)

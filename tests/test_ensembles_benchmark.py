@@ -1,10 +1,10 @@
-"""The comparison of ways to weigh an ensemble."""
+"""The comparison of ways to weight an ensemble."""
 
 import numpy as np
 import pytest
 from benchmarks.ensembles import WAYS, Block, best_single, equal, greedy, score_way
 
-from barcast.models.base import log_loss
+from barcast.probabilities import log_loss
 
 
 def block(name, seed, count=300):
@@ -28,7 +28,7 @@ def test_each_block_is_scored_with_weights_that_were_fitted_without_it():
         return equal(members, y)
 
     losses = score_way(BLOCKS, fit, lambda members, weights: np.tensordot(weights, members, 1))
-    assert seen == [600, 600, 600, 900]  # the ranked part fits none of the others
+    assert seen == [600, 600, 600, 900]  # the selection subset fits none of the others
     for each in BLOCKS:
         assert losses[each.name] == pytest.approx(log_loss(each.members.mean(axis=0), each.y))
     assert losses["mean"] == pytest.approx(np.mean([losses[each.name] for each in BLOCKS]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,22 +10,36 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from _cells import EVALUATE, FEATURES, SEQ_LEN, Stub, StubConfig, register_stubs, train_prior, train_stub, write_windows
-from barcast.config import dump_yaml, validate
-from barcast.data.windows import DatasetConfig, Split, TimeSeriesDataset
+from _cells import (
+    EVALUATE,
+    FEATURES,
+    SEQ_LEN,
+    Stub,
+    StubConfig,
+    register_stubs,
+    score_prior,
+    train_prior,
+    train_stub,
+    write_windows,
+)
+from barcast.config import validate
+from barcast.data.dataset import DatasetConfig, Split, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError, ModelError
-from barcast.evaluation.evaluator import EvaluateConfig, Evaluator, Scored
+from barcast.evaluation import cell_files
+from barcast.evaluation.backtest import backtest
+from barcast.evaluation.calibration import Period, choose_calibrator
+from barcast.evaluation.evaluator import CellEvaluation, EvaluateConfig, Evaluator
 from barcast.evaluation.metrics import classification_metrics
 from barcast.evaluation.plots import thin
 from barcast.evaluation.postprocess import Postprocess
-from barcast.evaluation.scaling import Period, choose_scaling
-from barcast.evaluation.trading import backtest
 from barcast.files import read_json
-from barcast.models.base import log_loss
 from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths
+from barcast.probabilities import log_loss
+from barcast.stages import baseline as baseline_stage
 from barcast.stages import evaluate as stage
 from barcast.stages.evaluate import evaluate
+from barcast.yaml_io import dump_yaml
 
 CONFIG = validate(EvaluateConfig, EVALUATE, "params.yaml", "evaluate")
 
@@ -34,6 +49,7 @@ def paths(tmp_path, monkeypatch) -> Paths:
     register_stubs(monkeypatch, "leaner")
     paths = Paths(tmp_path)
     write_windows(paths)
+    score_prior(paths, 5)
     train_stub(paths, "leaner", 5, sharpness=0.5)
     return paths
 
@@ -46,14 +62,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def scored_of(paths: Paths, **changes) -> Scored:
+def evaluation_of(paths: Paths, **changes) -> CellEvaluation:
     config = validate(EvaluateConfig, EVALUATE | changes, "params.yaml", "evaluate")
     model = Stub.load(paths.checkpoint("leaner_h5"))
     return Evaluator(config).evaluate(model, split_of(paths, "val"), split_of(paths, "test"))
 
 
 def test_evaluator_puts_the_scores_and_the_trading_together(paths):
-    found = scored_of(paths, calibration={"share": 0.5, "methods": []}).test
+    found = evaluation_of(paths, calibration={"share": 0.5, "methods": []}).splits["test"]
     split = split_of(paths, "test")
     p = Stub.load(paths.checkpoint("leaner_h5")).predict_proba(split.X)
     bars = split.meta.assign(prediction=p.argmax(axis=1) - 1)
@@ -68,49 +84,49 @@ def test_evaluator_puts_the_scores_and_the_trading_together(paths):
 
 def test_predictions_carry_the_truth_and_the_close(paths):
     split = split_of(paths, "val")
-    frame = scored_of(paths).val.to_dataframe()
+    frame = evaluation_of(paths).splits["val"].predictions
     assert frame["label"].tolist() == split.y.tolist()
     assert frame["close"].tolist() == split.meta["close"].tolist()
     assert frame["symbol"].tolist() == split.meta["symbol"].tolist()
 
 
-def test_only_the_ranked_part_of_validation_is_scored(paths):
-    found = scored_of(paths)
-    frame = found.val.to_dataframe()
+def test_only_the_selection_subset_of_validation_is_scored(paths):
+    found = evaluation_of(paths)
+    frame = found.splits["val"].predictions
     ranked = frame[frame["part"] == "ranked"]
     assert set(frame["part"]) == {"calibration", "purged", "ranked"}
-    assert set(found.test.to_dataframe()["part"]) == {"test"}
+    assert set(found.splits["test"].predictions["part"]) == {"test"}
     expected = log_loss(ranked[["p_down", "p_flat", "p_up"]].to_numpy(), ranked["label"].to_numpy())
-    assert found.val.metrics["log_loss"] == expected
+    assert found.splits["val"].metrics["log_loss"] == expected
     traded = backtest(ranked[["datetime", "symbol", "close", "prediction"]].copy(), 5.0)
-    assert found.val.metrics["total_return"] == traded.metrics["total_return"]
-    assert sum(found.to_json()["windows"].values()) == len(frame) + len(found.test.part)
+    assert found.splits["val"].metrics["total_return"] == traded.metrics["total_return"]
+    assert sum(found.to_json()["windows"].values()) == len(frame) + len(found.splits["test"].predictions)
 
 
-def test_raw_and_published_probabilities_stand_side_by_side(paths):
-    found = scored_of(paths)
-    frame = found.test.to_dataframe()
+def test_predictions_have_calibrated_and_uncalibrated_probabilities(paths):
+    found = evaluation_of(paths)
+    frame = found.splits["test"].predictions
     raw = Stub.load(paths.checkpoint("leaner_h5")).predict_proba(split_of(paths, "test").X)
     assert np.array_equal(frame[["raw_down", "raw_flat", "raw_up"]].to_numpy(), raw)
-    assert np.array_equal(frame[["p_down", "p_flat", "p_up"]].to_numpy(), found.postprocess.scaling.apply(raw))
-    assert found.test.raw["log_loss"] == log_loss(raw, split_of(paths, "test").y)
-    assert set(found.test.raw) == {"log_loss", "brier", "ece"}
+    assert np.array_equal(frame[["p_down", "p_flat", "p_up"]].to_numpy(), found.postprocess.calibrator.apply(raw))
+    assert found.splits["test"].uncalibrated["log_loss"] == log_loss(raw, split_of(paths, "test").y)
+    assert set(found.splits["test"].uncalibrated) == {"log_loss", "brier", "ece"}
 
 
-def test_rules_and_holding_are_traded_as_their_positions_say(paths):
-    found = scored_of(paths)
-    frame, bars = found.test.to_dataframe(), split_of(paths, "test").meta[["datetime", "symbol", "close"]]
-    for rule in ("sets", "threshold"):
-        assert found.test.rules[rule] == backtest(bars.assign(prediction=frame[f"act_{rule}"]), 5.0).metrics
+def test_strategies_and_holding_trade_their_positions(paths):
+    found = evaluation_of(paths).splits["test"]
+    frame, bars = found.predictions, split_of(paths, "test").meta[["datetime", "symbol", "close"]]
+    for strategy in ("sets", "threshold"):
+        assert found.strategies[strategy] == backtest(bars.assign(prediction=frame[f"act_{strategy}"]), 5.0).metrics
     held = backtest(bars.assign(prediction=1), 5.0)
-    assert found.test.buy_hold == held.metrics
-    assert found.test.equity["buy_hold"].tolist() == held.equity["equity"].tolist()
-    falls = found.test.equity["equity"] / np.maximum(found.test.equity["equity"].cummax(), 1) - 1
-    assert found.test.equity["drawdown"].tolist() == falls.tolist()
-    assert found.test.equity["drawdown"].min() == pytest.approx(found.test.metrics["max_drawdown"])
+    assert found.strategies["buy_hold"] == held.metrics
+    assert found.equity["buy_hold"].tolist() == held.equity["equity"].tolist()
+    falls = found.equity["equity"] / np.maximum(found.equity["equity"].cummax(), 1) - 1
+    assert found.equity["drawdown"].tolist() == falls.tolist()
+    assert found.equity["drawdown"].min() == pytest.approx(found.metrics["max_drawdown"])
 
 
-def test_what_serving_loads_says_what_was_measured(paths):
+def test_what_serving_loads_is_what_was_evaluated(paths):
     evaluate("leaner", 5, CONFIG, paths)
     postprocess = Postprocess.load(paths.run("leaner_h5") / "metrics/postprocess.json")
     split = split_of(paths, "test")
@@ -118,22 +134,22 @@ def test_what_serving_loads_says_what_was_measured(paths):
     frame = pd.read_parquet(paths.predictions("leaner_h5", "test"))
     served = output.to_dataframe()
     assert served.equals(frame[list(served)])
-    for rule, positions in postprocess.positions(output).items():
-        assert positions.tolist() == frame[f"act_{rule}"].tolist()
+    for strategy, positions in postprocess.positions(output).items():
+        assert positions.tolist() == frame[f"act_{strategy}"].tolist()
 
 
-def periods_of(found: Scored) -> list[Period]:
-    """The stretches of the calibration slice, by hand: thirds of its times, all but the last purged."""
-    frame = found.val.to_dataframe()
+def periods_of(evaluation: CellEvaluation) -> list[Period]:
+    """The periods of the calibration subset, by hand: thirds of its times, all but the last purged."""
+    frame = evaluation.splits["val"].predictions
     own = frame[frame["part"] == "calibration"]
     times = sorted(own["datetime"].unique())
-    stretches = []
+    periods = []
     for third in range(3):
         inside = own[own["datetime"].isin([t for place, t in enumerate(times) if place * 3 // len(times) == third])]
         if third < 2:
             inside = inside.drop(inside.groupby("symbol").tail(EVALUATE["purge_bars"]).index)
-        stretches.append(Period(inside[["raw_down", "raw_flat", "raw_up"]].to_numpy(), inside["label"].to_numpy()))
-    return stretches
+        periods.append(Period(inside[["raw_down", "raw_flat", "raw_up"]].to_numpy(), inside["label"].to_numpy()))
+    return periods
 
 
 def write_folds(paths: Paths, sizes: tuple[int, ...] = (60, 40, 50), power: float = 3.0) -> list[Period]:
@@ -151,32 +167,36 @@ def write_folds(paths: Paths, sizes: tuple[int, ...] = (60, 40, 50), power: floa
     return [Period(frame[["p_down", "p_flat", "p_up"]].to_numpy(), frame["label"].to_numpy()) for frame in frames]
 
 
-def test_the_scaling_is_chosen_on_the_calibration_slice_alone_where_there_are_no_folds(paths):
-    found = scored_of(paths)
-    choice = choose_scaling(["temperature", "vector"], [], periods_of(found))
-    assert found.choice.scaling == choice.scaling == found.postprocess.scaling
-    assert found.choice.losses == choice.losses == found.to_json()["calibration"]["candidates"]
+def test_without_folds_the_calibrator_is_chosen_only_on_the_calibration_subset(paths):
+    found = evaluation_of(paths)
+    choice = choose_calibrator(["temperature", "vector"], [], periods_of(found))
+    assert found.choice.calibrator == choice.calibrator == found.postprocess.calibrator
+    losses = {method: losses.mean() for method, losses in choice.holdout.items()}
+    assert found.to_json()["calibration"]["candidates"] == losses
     assert found.to_json()["folds"] is None
 
 
 @pytest.mark.parametrize("methods", [[], ["temperature"], ["temperature", "vector"]])
-def test_folds_choose_the_scaling_too_and_are_scored_by_one_that_never_saw_them(paths, methods):
+def test_folds_choose_the_calibrator_too_and_each_is_scored_by_one_fitted_without_it(paths, methods):
     folds = write_folds(paths)
     config = validate(EvaluateConfig, EVALUATE | {"calibration": {"share": 0.5, "methods": methods}}, "spec")
     evaluate("leaner", 5, config, paths)
-    plain = scored_of(paths, calibration={"share": 0.5, "methods": methods})
-    choice = choose_scaling(methods, folds, periods_of(plain))
+    plain = evaluation_of(paths, calibration={"share": 0.5, "methods": methods})
+    choice = choose_calibrator(methods, folds, periods_of(plain))
     metrics = read_json(paths.cell_metrics("leaner_h5"))
-    assert metrics["calibration"] == {"method": choice.scaling.method, "candidates": pytest.approx(choice.losses)}
-    assert Postprocess.load(paths.run("leaner_h5") / "metrics/postprocess.json").scaling == choice.scaling
-    assert metrics["folds"]["by_fold"] == pytest.approx(choice.used[:3].tolist())
+    assert metrics["calibration"] == {
+        "method": choice.calibrator.method,
+        "candidates": pytest.approx({method: losses.mean() for method, losses in choice.holdout.items()}),
+    }
+    assert Postprocess.load(paths.run("leaner_h5") / "metrics/postprocess.json").calibrator == choice.calibrator
+    assert metrics["folds"]["by_fold"] == pytest.approx(choice.chosen_losses[:3].tolist())
     assert metrics["folds"]["windows"] == 150
-    assert metrics["folds"]["log_loss"] == pytest.approx(np.average(choice.used[:3], weights=[60, 40, 50]))
+    assert metrics["folds"]["log_loss"] == pytest.approx(np.average(choice.chosen_losses[:3], weights=[60, 40, 50]))
     if not methods:
         assert metrics["folds"]["by_fold"] == pytest.approx([log_loss(fold.probabilities, fold.y) for fold in folds])
 
 
-def test_an_empty_folder_out_of_fold_is_no_folds(paths):
+def test_an_empty_out_of_fold_folder_means_no_folds(paths):
     evaluate("leaner", 5, CONFIG, paths)
     before = contents(paths.run("leaner_h5"))
     paths.oof_predictions("leaner_h5").parent.mkdir(parents=True)
@@ -198,7 +218,7 @@ class Limited(Stub):
 
 
 @pytest.mark.parametrize(("patience", "limit"), [(4, "max_rounds = 12"), (3, None)])
-def test_a_training_that_was_cut_off_is_told_of(paths, monkeypatch, capsys, patience, limit):
+def test_a_training_that_its_limit_ended_is_reported(paths, monkeypatch, capsys, patience, limit):
     ModelRegistry.register("limited", "test", "a stub")(Limited)
     values = {"model_name": "limited", "model_family": "test", "horizon": 5, "random_seed": 42, "threads": 1}
     model = Limited(
@@ -215,8 +235,8 @@ def test_a_training_that_was_cut_off_is_told_of(paths, monkeypatch, capsys, pati
 
 
 def test_a_validation_too_short_to_be_cut_is_refused(paths):
-    with pytest.raises(DataError, match=r"no window is left for its calibration part .*widen the validation split"):
-        scored_of(paths, purge_bars=60)
+    with pytest.raises(DataError, match=r"the calibration subset has no window .*widen the validation split"):
+        evaluation_of(paths, purge_bars=60)
 
 
 def test_an_unfitted_model_is_refused(paths):
@@ -273,7 +293,7 @@ def test_thinning_keeps_both_ends():
     assert thin(frame.head(3))["equity"].tolist() == [0, 1, 2]
 
 
-def test_prior_stands_beside_each_cell_and_equals_the_priors_own(paths):
+def test_each_cell_has_the_prior_s_metrics_beside_its_own(paths):
     train_prior(paths, 5)
     for model in ("prior", "leaner"):
         evaluate(model, 5, CONFIG, paths)
@@ -287,6 +307,23 @@ def test_prior_stands_beside_each_cell_and_equals_the_priors_own(paths):
     assert beside["prior_probabilities"] == frame[["p_down", "p_flat", "p_up"]].iloc[-1].tolist()
 
 
+def test_a_missing_baseline_names_the_command(paths):
+    shutil.rmtree(paths.baseline(5))
+    with pytest.raises(DataError, match=r"baseline/h5: no such folder; run `dvc repro baseline@5` first"):
+        evaluate("leaner", 5, CONFIG, paths)
+
+
+def test_the_baseline_s_main_reads_its_spec(paths, monkeypatch):
+    before = contents(paths.baseline(5))
+    shutil.rmtree(paths.baseline(5))
+    monkeypatch.chdir(paths.root)
+    paths.specs.mkdir(parents=True)
+    paths.spec("baseline").write_text(dump_yaml({"stage": "baseline", "config": CONFIG.model_dump()}))
+    baseline_stage.main("5")
+    assert contents(paths.baseline(5)) == before
+    assert set(before) == {"metrics.json", "val_equity.parquet", "test_equity.parquet"}
+
+
 def test_the_test_split_changes_nothing_on_validation(paths):
     evaluate("leaner", 5, CONFIG, paths)
     before = read_json(paths.cell_metrics("leaner_h5"))
@@ -295,6 +332,7 @@ def test_the_test_split_changes_nothing_on_validation(paths):
     labels = np.load(file)
     labels["label"] *= -1
     np.save(file, labels)
+    score_prior(paths, 5)
     evaluate("leaner", 5, CONFIG, paths)
     after = read_json(paths.cell_metrics("leaner_h5"))
     assert (after["val"], after["prior"]["val"]) == (before["val"], before["prior"]["val"])
@@ -323,7 +361,7 @@ def test_a_failure_keeps_the_last_good_folder(paths, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stage, "write_plots", fail)
+    monkeypatch.setattr(cell_files, "plot_tables", fail)
     with pytest.raises(OSError, match="No space left"):
         evaluate("leaner", 5, CONFIG, paths)
     assert contents(paths.run("leaner_h5")) == before

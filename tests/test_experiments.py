@@ -1,4 +1,4 @@
-"""Named experiments and adopting: overrides that are checked, and files that keep their comments."""
+"""Named experiments and adopting: checked overrides, and files that keep their comments."""
 
 import re
 import shutil
@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from barcast import cli
 from barcast.adopt import adopt, set_values
-from barcast.config import parse_yaml
 from barcast.errors import ConfigError, DataError, ModelError
-from barcast.experiments import Experiment, list_experiments, load_experiment, merge
+from barcast.experiments import Experiment, check_overrides, list_experiments, load_experiment, merge
 from barcast.models.registry import ModelRegistry
-from barcast.overrides import check_overrides
 from barcast.params import load_params, resolve_model
 from barcast.paths import Paths
+from barcast.yaml_io import parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMS = (REPOSITORY / "params.yaml").read_text()
@@ -50,21 +49,21 @@ def test_the_committed_experiments_are_valid_and_described(name):
 
 
 @pytest.mark.parametrize(("name", "stride"), [("quick", 24), ("baseline", 1), ("production", 1)])
-def test_each_model_of_an_experiment_learns_from_as_many_windows_as_its_description_promises(root, name, stride):
-    """A block of params.yaml wins over the shared value, so a shared one in an experiment may reach nobody."""
+def test_each_model_of_an_experiment_trains_on_as_many_windows_as_its_description_says(root, name, stride):
+    """A model's block of params.yaml wins over the shared value, which may have no effect in an experiment."""
     merged = merge(yaml.safe_load(PARAMS), load_experiment(REPOSITORY, name).values)
     (root / "params.yaml").write_text(yaml.safe_dump(merged))
     params = load_params(root / "params.yaml")
     configs = {model: resolve_model(params, model, horizon, root) for model, horizon in params.cells()}
-    found = {model: config.train_stride for model, config in configs.items() if hasattr(config, "train_stride")}
-    assert found == dict.fromkeys(found, stride)
+    strides = {model: config.train_stride for model, config in configs.items() if hasattr(config, "train_stride")}
+    assert strides == dict.fromkeys(strides, stride)
 
 
 def test_production_has_every_model():
     assert set(load_experiment(REPOSITORY, "production").values["models"]) <= set(ModelRegistry.list_models())
 
 
-def test_blocks_are_merged_and_all_else_is_replaced():
+def test_blocks_are_merged_and_everything_else_is_replaced():
     base = {"a": {"x": 1, "y": [1, 2]}, "b": 3}
     assert merge(base, {"a": {"y": [9], "z": None}, "c": {}}) == {"a": {"x": 1, "y": [9], "z": None}, "b": 3, "c": {}}
     assert base == {"a": {"x": 1, "y": [1, 2]}, "b": 3}
@@ -93,7 +92,7 @@ def test_dvc_reads_the_overrides_as_they_are_meant(tmp_path_factory, values):
     base = {"symbols": ["BTC"], "model": {"threads": 2, "xgboost": {"max_depth": None}}}
     file.write_text(yaml.safe_dump(base))
     nested = {**values, "model": {"xgboost": {"h5": values}}}
-    overrides = Experiment("x", "", nested, file).overrides()
+    overrides = Experiment("x", "", nested).overrides()
     sweeps = list(get_hydra_sweeps({file.name: overrides}))
     assert len(sweeps) == 1  # a list is a value, not a sweep
     apply_overrides(file, sweeps[0][file.name])
@@ -165,7 +164,7 @@ def test_values_that_are_refused_are_not_written(root):
     assert (root / "config/experiments/production.yaml").read_text() == before
 
 
-def test_what_can_not_be_adopted_says_what_to_do(root):
+def test_a_target_that_can_not_be_adopted_is_refused_with_a_remedy(root):
     with pytest.raises(ConfigError, match="xgboost: expected tune@model-horizon, such as tune@xgboost-5"):
         adopt(root, "xgboost", into_params=False)
     with pytest.raises(ConfigError, match=r"params.yaml: horizon 7 is not in the matrix; horizons: 5, 20"):
@@ -183,14 +182,14 @@ def test_what_can_not_be_adopted_says_what_to_do(root):
         ("gru-20", "dvc exp run -S 'tune.models=[lightgbm,gru]' -S 'tune.horizons=[5,20]' tune@gru-20"),
     ],
 )
-def test_what_was_not_tuned_names_a_command_that_tunes_it(root, target, command):
+def test_a_cell_that_was_not_tuned_is_refused_with_the_command_that_tunes_it(root, target, command):
     with pytest.raises(DataError, match=re.escape(f"best_params.yaml: no such file; run `{command}` first")):
         adopt(root, target, into_params=False)
     changes = [change.removeprefix("tune.") for change in re.findall(r"'(.*?)'", command)]
     check_overrides(root / "params.yaml", [f"tune.{change}" for change in changes])
 
 
-def test_a_new_production_file_is_made(root):
+def test_a_missing_production_file_is_created(root):
     (root / "config/experiments/production.yaml").unlink()
     tuned(root, learning_rate=0.0625)
     assert "--- a/config/experiments/production.yaml" in adopt(root, "tune@lightgbm-5", into_params=False)
@@ -230,7 +229,7 @@ evaluate:
 """
 
 
-def test_nothing_set_is_nothing_changed():
+def test_no_values_change_nothing():
     assert set_values(PARAMS, {}) == PARAMS
 
 
@@ -256,7 +255,7 @@ def test_the_command_lists_and_adopts(barcast, root):
     assert [name for name in ("quick", "baseline", "production") if name in out] == ["quick", "baseline", "production"]
     tuned(root, learning_rate=0.0625)
     assert "+      learning_rate: 0.0625" in barcast("adopt", "tune@lightgbm-5")[1]
-    assert barcast("adopt", "tune@lightgbm-5")[1] == "tune@lightgbm-5: those values are there already\n"
+    assert barcast("adopt", "tune@lightgbm-5")[1] == "tune@lightgbm-5: nothing to change, the file has these values\n"
     code, _, err = barcast("exp", "quik")
     assert (code, err) == (1, "error: config/experiments/quik.yaml: no such experiment; did you mean 'quick'?\n")
 
@@ -268,10 +267,10 @@ def git(root, *arguments):
 
 
 def test_the_command_hands_checked_overrides_to_dvc(barcast, root, monkeypatch):
-    from barcast.cli import experiments
+    from barcast.cli import pipeline
 
     seen = []
-    monkeypatch.setattr(experiments, "run_dvc", lambda root, *arguments: seen.append(list(arguments)))
+    monkeypatch.setattr(pipeline, "run_dvc", lambda root, *arguments: seen.append(list(arguments)))
     write(root, "mine", "# Mine.\nseed: 7\nmodel: {xgboost: {h5: {max_depth: 3}}}\n")
     overrides = ["-S=++seed=7", "-S=++model.xgboost.h5.max_depth=3"]
     assert barcast("exp", "mine", "--queue")[0] == 0

@@ -5,8 +5,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from barcast.data.external import load_splits
-from barcast.data.splits import feature_columns
+from barcast.data.frames import feature_columns
+from barcast.data.split_files import load_splits
 from barcast.data.synthetic import synthetic_splits, write_splits
 from barcast.errors import DataError, LeakageError
 
@@ -85,7 +85,7 @@ def test_times_of_any_spelling_become_utc(made, load, spell):
     pd.testing.assert_series_equal(splits["val"]["datetime"], made["val"]["datetime"])
 
 
-def test_only_the_symbols_asked_for_are_kept(made, load):
+def test_only_the_wanted_symbols_are_kept(made, load):
     splits = load(symbols=["MGC"])
     assert {name: len(split) for name, split in splits.items()} == {
         name: (frame["symbol"] == "MGC").sum() for name, frame in made.items()
@@ -93,7 +93,7 @@ def test_only_the_symbols_asked_for_are_kept(made, load):
     assert splits["test"].index.tolist() == list(range(len(splits["test"])))
 
 
-def test_other_horizons_are_let_through_but_are_no_features(load):
+def test_other_horizons_are_accepted_but_are_no_features(load):
     splits = load(horizons=[5])
     assert splits["train"].shape[1] == 126
     assert len(feature_columns(splits["train"].columns)) == 107
@@ -125,13 +125,13 @@ def test_an_unknown_outcome_is_null_in_all_its_columns(load):
         (drop("volume"), r"train_scaled.parquet: column 'volume' is missing; expected datetime, symbol, open"),
         (drop("f003", splits=["val"]), r"val_scaled.parquet: column 'f003' is missing, train has it; write the same"),
         (drop("f003", splits=["train"]), r"train_scaled.parquet: column 'f003' is missing, (val|test) has it"),
-        (drop("mae_h20"), r"column 'mae_h20' is missing, label_h20 is there"),
+        (drop("mae_h20"), r"column 'mae_h20' is missing, but label_h20 is there"),
         (drop(*[f"f{n:03d}" for n in range(107)]), r"train_scaled.parquet: no feature; all columns are keys"),
         (put("f003", np.nan), r"val_scaled.parquet: MES 20.*T.*\+00:00: f003 = nan: expected a finite number"),
         (put("f003", np.inf, "test", 50), r"test_scaled.parquet: MGC 20.*: f003 = inf: expected a finite number"),
         (
             retype("f003", lambda column: column.astype(float).mask(column.index == 7, 1e39)),
-            r"train_scaled.parquet: MES 20.*: f003 = 1e\+39: expected a finite number, in float32 as well; mend",
+            r"train_scaled.parquet: MES 20.*: f003 = 1e\+39: expected a finite number, in float32 as well; fix",
         ),
         (put("close", 0.0), r"val_scaled.parquet: MES 20.*: close = 0.0: expected a raw price above 0"),
         (put("volume", np.nan), r"volume = nan: expected a finite number"),
@@ -146,7 +146,7 @@ def test_an_unknown_outcome_is_null_in_all_its_columns(load):
         (put("bars_to_hit_h5", np.nan), r"bars_to_hit_h5 = nan: expected a whole number from 0"),
         (
             put("sample_weight_h5", -0.1),
-            r"sample_weight_h5 = -0.1.*: expected a finite weight from 0 on a labelled row",
+            r"sample_weight_h5 = -0.1.*: expected a finite weight from 0 up on a labelled row",
         ),
         (
             retype("sample_weight_h20", lambda column: column.astype(float) * 1e39),
@@ -166,7 +166,7 @@ def test_an_unknown_outcome_is_null_in_all_its_columns(load):
         (lambda frames: {**frames, "val": frames["val"].iloc[:0]}, r"val_scaled.parquet: no rows"),
         (
             lambda frames: {**frames, "val": pd.concat([frames["val"], frames["val"].iloc[[3]]])},
-            r"val_scaled.parquet: MES 20.*: datetime = 20.*: expected a time once a symbol",
+            r"val_scaled.parquet: MES 20.*: datetime = 20.*: expected each time once per symbol",
         ),
     ],
 )
@@ -176,27 +176,27 @@ def test_a_broken_rule_is_named(load, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_column_that_stands_twice_is_named(load, tmp_path):
+def test_a_repeated_column_is_named(load, tmp_path):
     load()
     table = pq.read_table(tmp_path / "test_scaled.parquet")
     pq.write_table(table.append_column("f002", table["f003"]), tmp_path / "test_scaled.parquet")
-    with pytest.raises(DataError, match=r"test_scaled.parquet: column 'f002' stands 2 times; keep one"):
+    with pytest.raises(DataError, match=r"test_scaled.parquet: column 'f002' occurs 2 times; keep one"):
         load_splits(tmp_path, SYMBOLS, HORIZONS)
 
 
-def test_a_missing_horizon_names_those_there(load):
-    with pytest.raises(DataError, match=r"no label_h10; the horizons there are: 5, 20; set horizons in params.yaml"):
+def test_a_missing_horizon_names_the_horizons_of_the_file(load):
+    with pytest.raises(DataError, match=r"no label_h10; its horizons are: 5, 20; set horizons in params.yaml"):
         load(horizons=[5, 10])
 
 
-def test_a_missing_symbol_names_those_there(load):
-    with pytest.raises(DataError, match=r"train_scaled.parquet: no rows of symbol 'ES'; it holds: MES, MGC"):
+def test_a_missing_symbol_names_the_symbols_of_the_file(load):
+    with pytest.raises(DataError, match=r"train_scaled.parquet: no rows of symbol 'ES'; it has: MES, MGC"):
         load(symbols=["MES", "ES"])
 
     def only_mes(frames):
         frames["test"] = frames["test"][frames["test"]["symbol"] == "MES"]
 
-    with pytest.raises(DataError, match=r"test_scaled.parquet: no rows of symbol 'MGC'; it holds: MES"):
+    with pytest.raises(DataError, match=r"test_scaled.parquet: no rows of symbol 'MGC'; it has: MES"):
         load(only_mes)
 
 
@@ -205,9 +205,12 @@ def test_splits_out_of_order_are_a_leak(load):
         moved = frames["val"]["symbol"] == "MGC"
         frames["val"].loc[moved, "datetime"] -= pd.Timedelta(days=60)
 
-    with pytest.raises(LeakageError, match=r"MGC: val starts 20.*, but train ends 20.*; split the rows by time"):
+    with pytest.raises(
+        LeakageError,
+        match=r"val of MGC starts 20.*, but train of M.* ends 20.*; split all symbols at the same times",
+    ):
         load(overlap)
-    with pytest.raises(LeakageError, match=r"MES: test starts 20.*, but val ends 20"):
+    with pytest.raises(LeakageError, match=r"test of M.* starts 20.*, but val of M.* ends 20"):
         load(lambda frames: {**frames, "val": frames["test"], "test": frames["val"]})
 
 
@@ -216,10 +219,7 @@ def test_a_split_may_not_start_before_another_symbol_has_ended_the_one_before(lo
         for frame in frames.values():  # MES as a whole later than MGC: each is in order, together they overlap
             frame.loc[frame["symbol"] == "MES", "datetime"] += pd.Timedelta(days=60)
 
-    message = (
-        r"val of MGC starts 20.*\+00:00, but train of MES ends 20.*\+00:00; symbols move together: split all of them "
-        "at the same times"
-    )
+    message = r"val of MGC starts 20.*\+00:00, but train of MES ends 20.*\+00:00; split all symbols at the same times"
     with pytest.raises(LeakageError, match=message):
         load(overlap)
     load(overlap, symbols=["MES"])

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from numba.core.caching import CacheImpl
 
 from barcast.config import validate
-from barcast.data._rolling import Bars, compiled
-from barcast.data._volatility import mean_true_range
+from barcast.data import features as table
+from barcast.data._activity import mean_true_range
+from barcast.data._rolling import Bars, Group, compiled
 from barcast.data.features import FeatureConfig, compute_features, feature_names, memory_bars, warmup_bars
 from barcast.errors import ConfigError
 
 UNITS = ["price", "atr"]
 GROUPS = [name for name in FeatureConfig.model_fields if name != "units"]
 EVERY = {units: FeatureConfig(units=units, **dict.fromkeys(GROUPS, True)) for units in UNITS}
-SIZES = {
+SIZES = {  # 107 in all; a new feature is counted here
     "returns": 14,
     "candles": 12,
     "trend": 20,
@@ -34,6 +35,7 @@ SIZES = {
     "regime": 12,
     "calendar": 4,
 }
+COUNT = sum(SIZES.values())
 RECURSIVE = re.compile("ema|rsi|adx|di_diff|macd|trix|atr_share|keltner")
 in_both_units = pytest.mark.parametrize("units", UNITS)
 PRICES = ["open", "high", "low", "close"]
@@ -110,9 +112,9 @@ FEATURES = {units: compute_features(BARS, EVERY[units]) for units in UNITS}
 
 
 @in_both_units
-def test_107_features_with_unique_lower_snake_case_names(units: str) -> None:
+def test_feature_names_are_unique_lower_snake_case(units: str) -> None:
     names = feature_names(EVERY[units])
-    assert len(names) == len(set(names)) == 107
+    assert len(names) == len(set(names)) == COUNT
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
     assert not any(re.search(r"_h\d+$", name) for name in names)
     assert list(FEATURES[units].columns) == names
@@ -122,13 +124,13 @@ def test_107_features_with_unique_lower_snake_case_names(units: str) -> None:
 
 @in_both_units
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_alone_has_the_same_columns_as_among_all(group: str, units: str) -> None:
+def test_a_group_on_its_own_has_the_same_columns_as_among_all(group: str, units: str) -> None:
     config = only(group, units)
-    alone = compute_features(BARS, config)
-    assert list(alone.columns) == feature_names(config)
-    assert alone.shape[1] == SIZES[group]
-    assert same_bits(alone, FEATURES[units][list(alone.columns)])
-    assert np.isfinite(alone.to_numpy()[warmup_bars(config) :]).all()
+    own = compute_features(BARS, config)
+    assert list(own.columns) == feature_names(config)
+    assert own.shape[1] == SIZES[group]
+    assert same_bits(own, FEATURES[units][list(own.columns)])
+    assert np.isfinite(own.to_numpy()[warmup_bars(config) :]).all()
 
 
 @pytest.mark.parametrize("group", ["returns", "candles", "volume", "regime"])
@@ -157,8 +159,24 @@ def test_in_units_of_atr_a_group_warms_up_as_long_as_the_atr_where_it_divides_a_
 def test_a_group_switched_off_takes_its_columns_and_nothing_else(units: str) -> None:
     config = EVERY[units].model_copy(update={"momentum": False})
     names = feature_names(config)
-    assert len(names) == 107 - SIZES["momentum"]
+    assert len(names) == COUNT - SIZES["momentum"]
     assert not any(name.startswith(("rsi", "macd")) for name in names)
+
+
+def test_a_feature_is_added_by_entering_its_function_into_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = table._GROUPS["candles"]
+    group = Group(committed.warmup, list(committed.features))
+    monkeypatch.setitem(table._GROUPS, "candles", group)
+
+    @group.feature("body_times_{}_{}", (2, 3), (4, 5), log_price=True)
+    def body_times(bars: Bars, a: int, b: int) -> np.ndarray:
+        return bars.log_body * a * b
+
+    for units, end in (("price", ""), ("atr", "_atr")):
+        names = feature_names(only("candles", units))
+        assert names[SIZES["candles"] :] == [f"body_times_2_3{end}", f"body_times_4_5{end}"]
+        features = compute_features(BARS, only("candles", units))
+        np.testing.assert_allclose(features[names[-1]], 20.0 * features[f"candle_body{end}"])
 
 
 def test_all_groups_off_is_refused() -> None:
@@ -182,7 +200,7 @@ def test_an_unknown_unit_is_refused() -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 15, 60])
 def test_fewer_bars_than_the_windows_give_rows_without_infinities(n: int, units: str) -> None:
     features = compute_features(BARS.head(n), EVERY[units])
-    assert features.shape == (n, 107)
+    assert features.shape == (n, COUNT)
     assert not np.isinf(features.to_numpy()).any()
     assert same_bits(features, FEATURES[units].head(n))
 
@@ -219,7 +237,7 @@ def test_the_future_stays_out_across_the_blocks_of_the_window_kernels(t: int, un
 
 
 @in_both_units
-def test_where_the_history_starts_matters_to_recursive_features_alone_and_little(units: str) -> None:
+def test_where_the_history_starts_changes_only_recursive_features_and_only_a_little(units: str) -> None:
     start = 137
     late = compute_features(BARS.iloc[start:], EVERY[units]).iloc[200:]
     full = FEATURES[units].loc[late.index]
@@ -233,7 +251,7 @@ def test_where_the_history_starts_matters_to_recursive_features_alone_and_little
 @in_both_units
 @pytest.mark.parametrize("start", [1, 700, 1399])
 @pytest.mark.parametrize("tick", [0.0001, 0.05])
-def test_after_the_memory_no_bit_tells_where_the_history_started(start: int, tick: float, units: str) -> None:
+def test_after_the_memory_the_start_of_the_history_changes_no_bit(start: int, tick: float, units: str) -> None:
     config = EVERY[units]
     bars = make_bars(memory_bars(config) + 1700, seed=start, tick=tick)
     late = compute_features(bars.iloc[start:], config).iloc[memory_bars(config) :]
@@ -242,7 +260,7 @@ def test_after_the_memory_no_bit_tells_where_the_history_started(start: int, tic
 
 
 @in_both_units
-def test_groups_without_recursive_features_remember_their_windows_alone(units: str) -> None:
+def test_groups_without_recursive_features_remember_only_their_windows(units: str) -> None:
     for group in GROUPS:
         config = only(group, units)
         recursive = any(RECURSIVE.search(name) for name in feature_names(config))
@@ -251,7 +269,7 @@ def test_groups_without_recursive_features_remember_their_windows_alone(units: s
 
 @in_both_units
 @pytest.mark.parametrize("last", [1, 60, 399, 400, 600, 10_000])
-def test_the_last_rows_alone_are_the_same_bits(last: int, units: str) -> None:
+def test_only_the_last_rows_have_the_same_bits(last: int, units: str) -> None:
     assert same_bits(compute_features(BARS, EVERY[units], last), FEATURES[units].tail(last))
 
 
@@ -418,7 +436,7 @@ def test_no_nan_or_infinity_in_any_sequence_of_ugly_stretches(units: str, bars: 
 
 
 @in_both_units
-def test_a_market_that_stands_still_gives_the_neutral_values(units: str) -> None:
+def test_a_market_without_moves_gives_the_neutral_values(units: str) -> None:
     row = compute_features(ugly()["one price"], EVERY[units]).iloc[-1]
     half = ["candle_close_place", "candle_close_place_mean_20", "stoch_k_14", "stoch_d_14_3", "up_share_20"]
     neutral = dict.fromkeys([*half, "vol_down_share_50"], 0.5) | dict.fromkeys(["mfi_14", "rsi_7", "rsi_28"], 50.0)

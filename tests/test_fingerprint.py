@@ -4,15 +4,25 @@ import re
 
 import pytest
 
+from barcast.cache.fingerprint import Fingerprinter, installed_versions
 from barcast.errors import ConfigError
-from barcast.fingerprint import Fingerprinter, installed_versions
 
 FILES = {
     "__init__.py": '"""The package."""\n',
     "models/__init__.py": "",
     "models/tree.py": "import numpy as np\nfrom barcast.models import shared\n\ndef fit():\n    import yaml\n",
     "models/net.py": "from barcast.models.shared import helper\nfrom barcast.loop import train\n",
-    "models/shared.py": 'def helper(x):\n    """Help."""\n    return x + 1  # one more\n',
+    "models/shared.py": '''
+import warnings
+
+def helper(x):
+    """Help."""
+    if x < 0:
+        print("below", flush=True)
+        warnings.warn(f"{x} is below 0", stacklevel=2)
+        raise ValueError("expected 0 or more, " f"got {x}")
+    return x + 1  # one more
+''',
     "loop.py": "import json\n\ndef train(): ...\n",
     "tracking.py": "import barcast.loop\n",
     "stage.py": """
@@ -45,10 +55,10 @@ def of(source, root):
 
 def test_a_fingerprint_holds_every_module_and_library_that_is_imported_at_any_depth(source):
     tree = of(source, "barcast.models.tree")
-    assert list(tree.code) == ["barcast", "barcast.models", "barcast.models.shared", "barcast.models.tree"]
+    assert list(tree.code) == ["barcast.models.shared", "barcast.models.tree"]
     assert list(tree.libraries) == ["numpy", "pyyaml"]
     net = of(source, "barcast.models.net")
-    assert set(net.code) == {"barcast", "barcast.models", "barcast.models.net", "barcast.models.shared", "barcast.loop"}
+    assert set(net.code) == {"barcast.models.net", "barcast.models.shared", "barcast.loop"}
     assert net.libraries == {}
 
 
@@ -57,9 +67,9 @@ def test_a_library_that_another_solves_with_counts_too(source):
     assert list(of(source, "barcast.loop").libraries) == ["scikit-learn", "scipy"]
 
 
-def test_observers_and_type_checking_imports_do_not_count(source):
+def test_type_checking_imports_do_not_count(source):
     stage = of(source, "barcast.stage")
-    assert list(stage.code) == ["barcast", "barcast.stage"]
+    assert list(stage.code) == ["barcast.loop", "barcast.stage", "barcast.tracking"]
     assert stage.libraries == {}
 
 
@@ -71,8 +81,22 @@ def test_observers_and_type_checking_imports_do_not_count(source):
         ("models/shared.py", "return x + 1", "return (x\n            + 1)"),
         ("__init__.py", '"""The package."""\n', ""),
         ("loop.py", "import json", "import pickle"),
+        ("models/shared.py", "0 or more", "zero or more"),
+        ("models/shared.py", 'f"got {x}"', 'f"was {x + 1}"'),
+        ("models/shared.py", "below 0", "negative"),
+        ("models/shared.py", '"below", flush=True', '"negative"'),
     ],
-    ids=["docstring", "comment", "layout", "module docstring", "a module that tree does not import"],
+    ids=[
+        "docstring",
+        "comment",
+        "layout",
+        "module docstring",
+        "a module that tree does not import",
+        "error",
+        "what an error shows",
+        "warning",
+        "print",
+    ],
 )
 def test_what_cannot_change_a_result_leaves_the_fingerprint(source, name, old, new):
     before = of(source, "barcast.models.tree")
@@ -83,7 +107,9 @@ def test_what_cannot_change_a_result_leaves_the_fingerprint(source, name, old, n
 @pytest.mark.parametrize(
     ("name", "old", "new", "changed"),
     [
-        ("models/shared.py", "x + 1", "x + 2", {"tree", "net"}),
+        ("models/shared.py", "return x + 1", "return x + 2", {"tree", "net"}),
+        ("models/shared.py", "raise ValueError", "raise TypeError", {"tree", "net"}),
+        ("models/shared.py", "if x < 0", "if x < 1", {"tree", "net"}),
         ("models/tree.py", "def fit()", "def fit(x)", {"tree"}),
         ("loop.py", "train(): ...", "train(): pass", {"net"}),
         ("models/__init__.py", "", "x = 1", {"tree", "net"}),

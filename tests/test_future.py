@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from barcast.config import validate
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 from barcast.data.synthetic import synthetic_bars
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params, resolve_model
 from barcast.paths import Paths
@@ -69,7 +69,7 @@ def dataset(bars, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[0, 43, 80], ids=lambda bar: f"t={bar}")
 def altered(request, bars, dataset, tmp_path_factory):
-    """(t, the data set made from bars of which all after t are others); t lies inside the test split."""
+    """(t, the data set made from bars that all differ after t); t is inside the test split."""
     last = sorted(dataset.split("test").meta["datetime"].unique())[request.param]
     other = bars.copy()
     after = (other["datetime"] > last).to_numpy()
@@ -116,7 +116,7 @@ def test_no_prediction_up_to_t_changes(name, dataset, altered):
 
 
 def test_bars_after_t_do_change_what_follows(dataset, altered):
-    """The check above would pass if the altered bars reached nothing at all."""
+    """The check above would also pass if the altered bars changed nothing at all."""
     assert (dataset.path / "test/rows.npy").read_bytes() != (altered[1].path / "test/rows.npy").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Permutation importance finds what an answer depends on, and nothing else."""
+"""Permutation importance finds what a prediction depends on, and nothing else."""
 
 import numpy as np
 import pytest
@@ -61,14 +61,14 @@ def test_the_same_seed_gives_the_same_table_and_the_windows_stay_as_they_were(ca
     np.testing.assert_array_equal(X.rows, before)
 
 
-def test_truth_that_shuffling_can_only_favour_leaves_an_empty_table(case):
+def test_if_shuffling_makes_nothing_worse_the_table_is_empty(case):
     model, X, y = case
     frame = permutation_importance(model, X, -y, windows=300, seed=1)
     assert frame.empty
     assert list(frame.columns) == ["feature", "lag", "importance"]
 
 
-def test_a_trained_cell_can_be_asked_from_the_shell(tmp_path, monkeypatch, capsys):
+def test_the_command_shows_the_importance_of_a_trained_cell(tmp_path, monkeypatch, capsys):
     register_stubs(monkeypatch, "stub")
     paths = Paths(tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

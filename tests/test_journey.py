@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import _served
+from _preloaded import preloaded
 from _server import serve
 from barcast.data.bars import load_bars
 from barcast.files import read_json
@@ -17,9 +18,10 @@ from barcast.paths import Paths
 class User:
     """Somebody in a repository; every command that is typed must end as expected."""
 
-    def __init__(self, paths):
+    def __init__(self, paths, bin_folder):
         self.paths = paths
         self.environment = _served.shell(PYTHONPATH=str(paths.root / "src"))
+        self.environment["PATH"] = f"{bin_folder}:{self.environment['PATH']}"  # see `_preloaded`
 
     def types(self, command, ok=True):
         done = subprocess.run(
@@ -36,7 +38,8 @@ class User:
 def user(trained, tmp_path):
     root = tmp_path / "repository"
     shutil.copytree(trained.root, root, symlinks=True)
-    return User(Paths(root))
+    with preloaded(tmp_path / "bin") as bin_folder:
+        yield User(Paths(root), bin_folder)
 
 
 def test_from_a_named_experiment_to_answers_and_back(user, tmp_path):

@@ -12,16 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barcast.audit.leakage import LabelOracle
 from barcast.config import validate
-from barcast.data._scan import SlowScan
-from barcast.data.labels import (
-    BarrierConfig,
-    LabelConfig,
-    is_label_column,
-    label_bars,
-    label_columns,
-    sample_weights,
-)
+from barcast.data.frames import is_label_column, label_columns
+from barcast.data.label_weights import sample_weights
+from barcast.data.labels import BarrierConfig, LabelConfig, label_bars
 from barcast.errors import ConfigError, DataError
 
 VALUES: dict[str, Any] = {
@@ -45,7 +40,7 @@ def one_horizon(k_up: float, k_down: float, max_bars: int, atr_period: int = 1) 
 
 
 def frame_of(rows: list[tuple[float, float, float]]) -> pd.DataFrame:
-    """Bars from (high, low, close); open and volume are of no matter."""
+    """Bars from (high, low, close); open and volume are not used."""
     high, low, close = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     times = pd.date_range("2024-01-01", periods=len(rows), freq="30min", tz="UTC")
     columns = {"open": close, "high": high, "low": low, "close": close, "volume": 1.0}
@@ -101,9 +96,11 @@ def plain_label(bars: pd.DataFrame, atr: float, barrier: BarrierConfig, t: int) 
     return dict(zip(names, (label, len(so_far), mae, mfe, touch, quality), strict=True))
 
 
-def scanned(bars: pd.DataFrame, config: LabelConfig, symbol: str, horizon: int) -> list[tuple[int | None, int | None]]:
-    scan, barrier = SlowScan(bars, config.atr_period), config.barriers(symbol, horizon)
-    return [scan.outcome(t, barrier) for t in range(len(bars))]
+def expected_outcomes(
+    bars: pd.DataFrame, config: LabelConfig, symbol: str, horizon: int
+) -> list[tuple[int | None, int | None]]:
+    oracle, barrier = LabelOracle(bars, config.atr_period), config.barriers(symbol, horizon)
+    return [oracle.outcome(t, barrier) for t in range(len(bars))]
 
 
 def stored(labels: pd.DataFrame, horizon: int) -> list[tuple[int | None, int | None]]:
@@ -116,30 +113,30 @@ def stored(labels: pd.DataFrame, horizon: int) -> list[tuple[int | None, int | N
 
 @settings(max_examples=60, deadline=None)
 @given(bars=paths(), symbol=st.sampled_from(["BTC", "ETH"]), period=st.integers(1, 5))
-def test_labels_are_exactly_those_of_the_audits_slow_scan(bars: pd.DataFrame, symbol: str, period: int) -> None:
+def test_labels_are_exactly_those_of_the_audits_oracle(bars: pd.DataFrame, symbol: str, period: int) -> None:
     config = config_of(atr_period=period)
     labels = label_bars(bars, config, symbol, [5, 20])
     for horizon in (5, 20):
-        assert scanned(bars, config, symbol, horizon) == stored(labels, horizon)
+        assert expected_outcomes(bars, config, symbol, horizon) == stored(labels, horizon)
 
 
-def test_labels_of_the_embedded_bars_are_exactly_those_of_the_audits_slow_scan() -> None:
+def test_labels_of_the_embedded_bars_are_exactly_those_of_the_audits_oracle() -> None:
     bars = pd.read_parquet(Path(__file__).parents[1] / "data/raw/bars.parquet")[:8_000]
     config = config_of(atr_period=14)
     labels = label_bars(bars, config, "ETH", [5, 20])
     for horizon in (5, 20):
         found = stored(labels, horizon)
-        assert scanned(bars, config, "ETH", horizon) == found
+        assert expected_outcomes(bars, config, "ETH", horizon) == found
         assert {label for label, _ in found} == {-1, 0, 1, None}
 
 
-def test_the_slow_scan_lets_rounding_alone_decide_either_way() -> None:
+def test_where_rounding_decides_the_oracle_accepts_both_outcomes() -> None:
     """The true ranges are 2 throughout; bar 3 stops short of the barrier at 102 by `away`."""
     for away, labels in {0.0: {1, 0}, 1e-10: {1, 0}, 1e-4: {0}, -1e-4: {1}}.items():
         last = (102 - away, 100 - away, 101 - away)
-        scan = SlowScan(frame_of([(101.0, 99.0, 100.0)] * 3 + [last, (101.0, 99.0, 100.0)]), 1)
+        oracle = LabelOracle(frame_of([(101.0, 99.0, 100.0)] * 3 + [last, (101.0, 99.0, 100.0)]), 1)
         barrier = BarrierConfig(k_up=1.0, k_down=1.0, max_bars=1)
-        assert {label for label in (-1, 0, 1) if scan.allows((label, 1), 2, barrier)} == labels
+        assert {label for label in (-1, 0, 1) if oracle.matches((label, 1), 2, barrier)} == labels
 
 
 @settings(max_examples=40, deadline=None)
@@ -237,7 +234,7 @@ def test_fewer_bars_than_the_atr_needs_have_no_label(n: int) -> None:
     assert labels.isna().all(axis=None)
 
 
-def test_the_unit_of_price_is_of_no_matter_and_the_index_is_kept() -> None:
+def test_the_unit_of_price_changes_nothing_and_the_index_is_kept() -> None:
     rows = [(100.0 + (t * 7) % 5, 97.0 + (t * 3) % 3, 100.0 + (t * 11) % 3 - 1) for t in range(80)]
     bars = frame_of(rows).set_index(pd.RangeIndex(500, 580))
     scaled = bars.assign(**{name: bars[name] * 2.0**-20 for name in ("high", "low", "close")})
@@ -249,13 +246,13 @@ def test_the_unit_of_price_is_of_no_matter_and_the_index_is_kept() -> None:
 # --- configuration ---------------------------------------------------------------------------------
 
 
-def test_an_override_changes_its_keys_for_its_symbol_alone() -> None:
+def test_an_override_changes_its_keys_for_its_symbol_only() -> None:
     config = config_of()
     assert config.barriers("BTC", 5) == BarrierConfig(k_up=1.0, k_down=1.5, max_bars=6)
     assert config.barriers("ETH", 5) == BarrierConfig(k_up=1.7, k_down=1.5, max_bars=6)
     assert config.barriers("ETH", 20) == BarrierConfig(k_up=2.0, k_down=0.5, max_bars=40)
-    assert config.longest_reach() == 40
-    assert config_of(symbols={}).longest_reach() == 15
+    assert config.longest_label_end_offset() == 40
+    assert config_of(symbols={}).longest_label_end_offset() == 15
     config.check(["BTC", "ETH"], [5, 20])
 
 
@@ -301,7 +298,7 @@ def test_a_wrong_value_is_named(changes: dict[str, Any], message: str) -> None:
         config_of(**changes)
 
 
-def test_label_columns_are_told_from_features() -> None:
+def test_label_columns_are_distinguishable_from_features() -> None:
     assert label_columns(5)[0] == "label_h5"
     assert len(label_columns(20)) == 7
     assert all(map(is_label_column, label_columns(20)))
@@ -312,15 +309,16 @@ def test_label_columns_are_told_from_features() -> None:
 # --- sample weights ----------------------------------------------------------------------------------
 
 
-def plain_uniqueness(bars_to_hit: list[int | None]) -> list[float]:
-    """AFML 4.3-4.4 with the whole matrix: a row a bar, a column a label, 1 where the label uses the bar's return."""
-    bars = len(bars_to_hit) + max([reach or 0 for reach in bars_to_hit], default=0) + 1
-    uses = np.zeros((bars, len(bars_to_hit)))
-    for t, reach in enumerate(bars_to_hit):
-        uses[t + 1 : t + 1 + (reach or 0), t] = 1
+def plain_uniqueness(label_end_offset: list[int | None]) -> list[float]:
+    """AFML 4.3-4.4 with the whole matrix: one row per bar, one column per label, 1 where the label uses the return."""
+    bars = len(label_end_offset) + max([offset or 0 for offset in label_end_offset], default=0) + 1
+    uses = np.zeros((bars, len(label_end_offset)))
+    for t, offset in enumerate(label_end_offset):
+        uses[t + 1 : t + 1 + (offset or 0), t] = 1
     concurrent = uses.sum(axis=1)
     return [
-        float(np.mean(1 / concurrent[uses[:, t] == 1])) if reach else math.nan for t, reach in enumerate(bars_to_hit)
+        float(np.mean(1 / concurrent[uses[:, t] == 1])) if offset else math.nan
+        for t, offset in enumerate(label_end_offset)
     ]
 
 

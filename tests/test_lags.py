@@ -104,7 +104,7 @@ def test_a_feature_that_stands_still_has_no_deviation_and_no_slope():
 @pytest.mark.parametrize(
     ("lags", "spans", "message"),
     [
-        ([0, 6], [], r"lags: lag 6 lies outside a window of seq_len 6; use 0 … 5"),
+        ([0, 6], [], r"lags: lag 6 is outside a window of seq_len 6; use 0 … 5"),
         ([0], [7], r"spans: span 7 is longer than a window of seq_len 6"),
     ],
 )

@@ -19,16 +19,16 @@ from barcast.networks.describe import describe
 from barcast.networks.nhits import NHITS
 from barcast.networks.recurrent import Recurrent
 from barcast.networks.transformer import Transformer
-from barcast.training._batches import WindowSource, epoch_batches, in_order
-from barcast.training._unfinished import Progress
+from barcast.training.batches import WindowSource, epoch_batches, in_order
 from barcast.training.loop import (
-    Examples,
-    Watch,
+    Monitor,
+    TrainingSet,
     fit_network,
     predict_logits,
     seeded,
 )
-from barcast.training.loop_config import LoopConfig
+from barcast.training.loop_config import LoopConfig, TrainingState
+from barcast.training.resume_checkpoint import ResumeCheckpoint
 from barcast.training.session import pick_device, torch_session
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def make(count=120, seed=0):
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((count + LENGTH - 1, WIDTH)).astype(np.float32)
     X = Windows(rows, np.arange(LENGTH - 1, len(rows)), LENGTH)
-    return Examples(X, np.digitize(X.lag(0)[:, 0], [-0.5, 0.5]), np.ones(count, np.float32))
+    return TrainingSet(X, np.digitize(X.lag(0)[:, 0], [-0.5, 0.5]), np.ones(count, np.float32))
 
 
 def small_network(seed=1):
@@ -77,12 +77,12 @@ def fit(network, examples=None, log=None, folder=None, patience=None, score=None
     config = settings(**changes)
     examples = examples or make()
     logged = []
-    watch = Watch(
+    watch = Monitor(
         name="net",
         score=score or (lambda: nll(predict_logits(network, examples.X, config, CPU), examples.y)),
         patience=patience,
         log=log or (lambda metrics, step: logged.append(metrics)),
-        folder=folder,
+        resume=folder and ResumeCheckpoint(folder),
     )
     with torch_session(config, 1) as device:
         fit_network(network, examples, config, device, 7, watch)
@@ -189,7 +189,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, schedule):
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "progress.json"])
-def test_a_damaged_unfinished_training_begins_anew_and_says_so(tmp_path, capsys, file):
+def test_a_damaged_resume_checkpoint_is_reported_and_the_training_starts_again(tmp_path, capsys, file):
     whole, folder = small_network(), tmp_path / "unfinished"
     expected = fit(whole, max_epochs=2)
     fit(small_network(seed=3), max_epochs=1, folder=folder)
@@ -198,7 +198,7 @@ def test_a_damaged_unfinished_training_begins_anew_and_says_so(tmp_path, capsys,
     again = small_network()
     assert fit(again, max_epochs=2, folder=folder) == expected
     assert weights(again) == weights(whole)
-    assert "unfinished: the unfinished training is damaged; it begins anew" in capsys.readouterr().err
+    assert "unfinished: the resume checkpoint is damaged; the training starts again" in capsys.readouterr().err
 
 
 def test_a_fitted_network_is_ready_to_answer():
@@ -252,7 +252,7 @@ def test_a_plateau_is_seen_before_patience_ends(patience, halved_after):
 
 
 def test_plateaus_are_counted_from_the_history():
-    progress = Progress()
+    progress = TrainingState()
     for loss, expected in [(1.0, 0), (2.0, 0), (2.0, 1), (2.0, 1), (2.0, 2), (0.5, 2)]:
         progress.add({"val_log_loss": loss})
         assert progress.plateaus(2) == expected
@@ -261,7 +261,7 @@ def test_plateaus_are_counted_from_the_history():
 
 def test_a_loss_that_is_not_finite_stops_with_step_rate_and_hint():
     examples = make()
-    huge = Examples(Windows(1e30 * examples.X.rows, examples.X.ends, LENGTH), examples.y, examples.weight)
+    huge = TrainingSet(Windows(1e30 * examples.X.rows, examples.X.ends, LENGTH), examples.y, examples.weight)
     network = nn.Sequential(nn.Flatten(), nn.Linear(LENGTH * WIDTH, 3))
     with pytest.raises(ModelError, match=r"net: epoch 1, step 2: the loss is not finite at learning rate 1e\+18"):
         fit(network, huge, learning_rate=1e18, schedule="constant", clip_norm=0.0)
@@ -278,8 +278,8 @@ def test_weights_of_windows_and_classes_are_weights_of_the_loss():
     doubled = np.concatenate([np.arange(24), np.flatnonzero(examples.y == 0)])
     weighed = np.where(examples.y == 0, 2.0, 1.0).astype(np.float32)
     cases = [
-        Examples(examples.X.select(doubled), examples.y[doubled], np.ones(len(doubled), np.float32)),
-        Examples(examples.X, examples.y, weighed / weighed.mean()),
+        TrainingSet(examples.X.select(doubled), examples.y[doubled], np.ones(len(doubled), np.float32)),
+        TrainingSet(examples.X, examples.y, weighed / weighed.mean()),
     ]
     results = []
     for case in cases:
@@ -318,7 +318,7 @@ def test_the_loop_is_the_plain_one_written_out(clip_norm):
 def test_the_gradients_of_micro_batches_add_up_to_the_batchs(run_length, smoothing):
     """Batches of 40 in parts of 16 at most, of windows that weigh differently: the same weights but for rounding."""
     examples = make()
-    weighed = Examples(examples.X, examples.y, np.where(examples.y == 0, 2.0, 0.5).astype(np.float32))
+    weighed = TrainingSet(examples.X, examples.y, np.where(examples.y == 0, 2.0, 0.5).astype(np.float32))
     results, losses = [], []
     for micro_batch in (0, 16, 1):
         network = small_network()
@@ -344,7 +344,7 @@ def test_balanced_classes_raise_the_rare_one():
     examples = make(400)
     rare = np.flatnonzero(examples.y == 2)[:12]
     chosen = np.sort(np.concatenate([np.flatnonzero(examples.y < 2), rare]))
-    case = Examples(examples.X.select(chosen), examples.y[chosen], np.ones(len(chosen), np.float32))
+    case = TrainingSet(examples.X.select(chosen), examples.y[chosen], np.ones(len(chosen), np.float32))
     shares = []
     for class_weights in ("none", "balanced"):
         network = small_network()
@@ -380,7 +380,7 @@ def test_a_session_puts_threads_and_determinism_back():
 STEPS = """
 import resource
 import torch
-from barcast.training._memory import keep_freed_memory
+from barcast.training.memory import keep_freed_memory
 
 def step():
     for _ in [torch.ones(2**19) for _ in range(24)]:  # 48 MiB, all free again after it
@@ -417,8 +417,8 @@ def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ModelError, match=f"device = '{name}': this machine has none"):
         pick_device(name)
-    with pytest.warns(UserWarning, match=rf"device = '{name}': this machine has none .* answers on its cpu"):
-        assert pick_device(name, answering=True) == CPU
+    with pytest.warns(UserWarning, match=rf"device = '{name}': this machine has none .* predicts on its cpu"):
+        assert pick_device(name, predicting=True) == CPU
     assert pick_device("auto") == CPU
 
 

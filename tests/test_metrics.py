@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from barcast.errors import ModelError
-from barcast.evaluation.calibration import expected_calibration_error, reliability_table
-from barcast.evaluation.metrics import auc_ovr, classification_metrics
+from barcast.evaluation.metrics import auc_ovr, classification_metrics, expected_calibration_error, reliability_table
 
 RNG = np.random.default_rng(7)
 P = RNG.dirichlet([1.0, 1.5, 2.0], 300)
@@ -23,24 +22,24 @@ def slow_metrics(p: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
     """Straight from the definitions, one window at a time."""
     predicted = [int(np.argmax(row)) - 1 for row in p]
     pairs = list(zip(y.tolist(), predicted, strict=True))
-    found: dict[str, float | None] = {"accuracy": sum(a == b for a, b in pairs) / len(pairs)}
+    metrics: dict[str, float | None] = {"accuracy": sum(a == b for a, b in pairs) / len(pairs)}
     recalls, scores = [], []
     for label, name in ((-1, "down"), (0, "flat"), (1, "up")):
         hit = sum(a == b == label for a, b in pairs)
-        said = sum(b == label for _, b in pairs)
-        came = sum(a == label for a, _ in pairs)
-        found[f"precision_{name}"] = hit / said if said else None
-        found[f"recall_{name}"] = hit / came if came else None
-        found[f"f1_{name}"] = 2 * hit / (said + came) if said + came else None
-        recalls.append(found[f"recall_{name}"])
-        scores.append(found[f"f1_{name}"])
-    found["balanced_accuracy"] = np.mean([r for r in recalls if r is not None])
-    found["macro_f1"] = np.mean([s for s in scores if s is not None])
-    found["log_loss"] = sum(-math.log(max(row[label + 1], 1e-15)) for row, label in zip(p, y, strict=True)) / len(y)
-    found["brier"] = sum(
+        predicted_count = sum(b == label for _, b in pairs)
+        actual_count = sum(a == label for a, _ in pairs)
+        metrics[f"precision_{name}"] = hit / predicted_count if predicted_count else None
+        metrics[f"recall_{name}"] = hit / actual_count if actual_count else None
+        metrics[f"f1_{name}"] = 2 * hit / (predicted_count + actual_count) if predicted_count + actual_count else None
+        recalls.append(metrics[f"recall_{name}"])
+        scores.append(metrics[f"f1_{name}"])
+    metrics["balanced_accuracy"] = np.mean([r for r in recalls if r is not None])
+    metrics["macro_f1"] = np.mean([s for s in scores if s is not None])
+    metrics["log_loss"] = sum(-math.log(max(row[label + 1], 1e-15)) for row, label in zip(p, y, strict=True)) / len(y)
+    metrics["brier"] = sum(
         sum((row[k] - (label + 1 == k)) ** 2 for k in range(3)) for row, label in zip(p, y, strict=True)
     ) / len(y)
-    return found
+    return metrics
 
 
 def slow_auc(p: np.ndarray, y: np.ndarray) -> float | None:
@@ -66,12 +65,12 @@ def slow_ece(p: np.ndarray, y: np.ndarray, bins: int) -> float:
 
 
 def check_against_oracles(p: np.ndarray, y: np.ndarray) -> None:
-    found = classification_metrics(p, y, bins=10)
+    metrics = classification_metrics(p, y, bins=10)
     for key, value in slow_metrics(p, y).items():
-        assert found[key] == (None if value is None else pytest.approx(value, abs=1e-12)), key
+        assert metrics[key] == (None if value is None else pytest.approx(value, abs=1e-12)), key
     area = slow_auc(p, y)
-    assert found["auc_ovr"] == (None if area is None else pytest.approx(area))
-    assert found["ece"] == pytest.approx(slow_ece(p, y, 10))
+    assert metrics["auc_ovr"] == (None if area is None else pytest.approx(area))
+    assert metrics["ece"] == pytest.approx(slow_ece(p, y, 10))
 
 
 def test_all_metrics_against_slow_oracles():
@@ -79,12 +78,12 @@ def test_all_metrics_against_slow_oracles():
 
 
 def test_metrics_against_scikit_learn():
-    found = classification_metrics(P, Y, bins=15)
+    metrics = classification_metrics(P, Y, bins=15)
     predicted = P.argmax(axis=1) - 1
-    assert found["log_loss"] == pytest.approx(sklearn.metrics.log_loss(Y, P, labels=[-1, 0, 1]))
-    assert found["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(Y, predicted))
-    assert found["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(Y, predicted))
-    assert found["auc_ovr"] == pytest.approx(sklearn.metrics.roc_auc_score(Y, P, multi_class="ovr"))
+    assert metrics["log_loss"] == pytest.approx(sklearn.metrics.log_loss(Y, P, labels=[-1, 0, 1]))
+    assert metrics["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(Y, predicted))
+    assert metrics["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(Y, predicted))
+    assert metrics["auc_ovr"] == pytest.approx(sklearn.metrics.roc_auc_score(Y, P, multi_class="ovr"))
 
 
 @settings(max_examples=30, deadline=None)
@@ -100,26 +99,26 @@ def test_small_samples_with_ties_and_absent_classes(scores, data):
 
 
 def test_perfect_and_certain():
-    found = classification_metrics(np.eye(3)[Y + 1], Y, bins=15)
+    metrics = classification_metrics(np.eye(3)[Y + 1], Y, bins=15)
     for key in ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auc_ovr"):
-        assert found[key] == 1.0
-    assert found["brier"] == found["ece"] == 0.0
+        assert metrics[key] == 1.0
+    assert metrics["brier"] == metrics["ece"] == 0.0
 
 
 def test_undefined_values_are_none():
     constant = np.tile([0.2, 0.5, 0.3], (4, 1))
-    found = classification_metrics(constant, np.array([1, 1, 1, 1]), bins=15)
-    assert found["precision_up"] is None  # never predicted
-    assert found["recall_flat"] is None  # never came
-    assert found["f1_down"] is None  # neither
-    assert found["f1_up"] == found["f1_flat"] == 0.0
-    assert found["auc_ovr"] is None
-    assert found["mcc"] == 0.0
+    metrics = classification_metrics(constant, np.array([1, 1, 1, 1]), bins=15)
+    assert metrics["precision_up"] is None  # never predicted
+    assert metrics["recall_flat"] is None  # never true
+    assert metrics["f1_down"] is None  # neither
+    assert metrics["f1_up"] == metrics["f1_flat"] == 0.0
+    assert metrics["auc_ovr"] is None
+    assert metrics["mcc"] == 0.0
 
 
 def test_auc_averages_over_the_classes_with_both_outcomes():
     p = np.array([[0.6, 0.0, 0.4], [0.3, 0.0, 0.7], [0.8, 0.0, 0.2]])
-    assert auc_ovr(p, np.array([-1, 1, 1])) == pytest.approx(0.5)  # flat never came and does not count
+    assert auc_ovr(p, np.array([-1, 1, 1])) == pytest.approx(0.5)  # flat is never true and does not count
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from _cells import write_windows
 from barcast.data.windows import Windows
 from barcast.errors import ModelError
 from barcast.models._network import NetworkModel
-from barcast.models.base import log_loss
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params, resolve_model
 from barcast.paths import Paths
+from barcast.probabilities import log_loss
 from barcast.stages import train as stage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -184,7 +184,7 @@ def test_each_network_is_what_one_of_its_seed_and_windows_is_and_their_mean_is_p
 
 
 def test_a_single_network_is_trained_by_the_loop_and_nothing_is_averaged():
-    from barcast.training.loop import Examples, Watch, fit_network, predict_logits, seeded
+    from barcast.training.loop import Monitor, TrainingSet, fit_network, predict_logits, seeded
     from barcast.training.session import torch_session
 
     X, y, weight = random_windows()
@@ -192,8 +192,8 @@ def test_a_single_network_is_trained_by_the_loop_and_nothing_is_averaged():
     with torch_session(model.config, 1) as device:
         seeded(42)
         network = create("gru")._build(LENGTH, 2)
-        watch = Watch(name="gru", score=lambda: 1.0, patience=None, log=lambda *_: None, folder=None)
-        fit_network(network, Examples(X, y + 1, weight / weight.mean()), model.config, device, 43, watch)
+        watch = Monitor(name="gru", score=lambda: 1.0, patience=None, log=lambda *_: None, resume=None)
+        fit_network(network, TrainingSet(X, y + 1, weight / weight.mean()), model.config, device, 43, watch)
         logits = predict_logits(network, X, model.config, device).astype(float)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     np.testing.assert_allclose(model.predict_proba(X), powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)

@@ -3,7 +3,7 @@
 import pytest
 
 from barcast.errors import ConfigError
-from barcast.overrides import check_overrides
+from barcast.experiments import check_overrides
 from barcast.params import load_params, resolve_model
 
 
@@ -55,7 +55,7 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ({"model.xgboost.h7": {"max_depth": "x"}}, r"model.xgboost.h7.max_depth = 'x': expected a valid integer"),
         ({"model.xgboost": {5: {"max_depth": 3}}}, r"unknown key 'model.xgboost.5'; did you mean 'h5'\?"),
         ({"models": ["xgbost"]}, r"models\[0\]: unknown model 'xgbost'; did you mean 'xgboost'\?"),
-        ({"models": ["prior", "prior"]}, r"models = .*: expected each entry once; 'prior' stands twice"),
+        ({"models": ["prior", "prior"]}, r"models = .*: expected each entry once; 'prior' is repeated"),
         ({"horizons": [7]}, r"params.yaml: .*h7"),
         ({"label.symbols": {"DOGE": {"h5": {"k_up": 1.0}}}}, r"unknown key 'label.symbols.DOGE'"),
         ({"evaluate.seeds": [1, 1]}, r"expected evaluate.seeds that differ from each other and from seed 42"),
@@ -65,7 +65,10 @@ def test_a_cell_takes_only_the_keys_that_its_model_declares(write_params):
         ),
         ({"compare.pbo_blocks": 7}, r"compare.pbo_blocks = 7: expected a multiple of 2"),
         ({"symbols": []}, r"symbols = \[\]"),
-        ({"split.purge_bars": 10}, r"params.yaml: expected split.purge_bars ≥ 20, the longest label reach, got 10"),
+        (
+            {"split.purge_bars": 10},
+            r"params.yaml: expected split.purge_bars ≥ 20, the longest label end offset, got 10",
+        ),
         ({"window.seq_length": 10}, r"unknown key 'window.seq_length'; did you mean 'seq_len'\?"),
         ({"window.train_stride": 4}, r"unknown key 'window.train_stride'; it is 'model.train_stride' now"),
         ({"model.train_stride": 0}, r"model.train_stride = 0: expected greater than or equal to 1"),

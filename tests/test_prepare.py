@@ -1,4 +1,4 @@
-"""The stage from bars, or from splits made elsewhere, to the three files that all the rest reads."""
+"""The stage that makes the three split files, from bars or from splits made elsewhere."""
 
 import json
 
@@ -10,12 +10,13 @@ import yaml
 from barcast.config import validate
 from barcast.data import features
 from barcast.data.features import compute_features, feature_names, warmup_bars
-from barcast.data.labels import label_bars, label_columns
-from barcast.data.splits import Scaler
+from barcast.data.frames import SPLITS, label_columns
+from barcast.data.labels import label_bars
+from barcast.data.scaler import Scaler
 from barcast.data.synthetic import synthetic_bars, synthetic_splits, write_splits
 from barcast.errors import DataError, LeakageError
 from barcast.files import read_json
-from barcast.paths import SPLITS, Paths
+from barcast.paths import Paths
 from barcast.stages import prepare as stage
 from barcast.stages.prepare import PrepareConfig, prepare
 
@@ -53,7 +54,7 @@ def run(root, **changes):
 @pytest.fixture(scope="module")
 def bars():
     whole = synthetic_bars(SYMBOLS, 900, seed=5)
-    return whole.drop(index=[300, 301, 302, 1300]).reset_index(drop=True)  # a hole in each symbol
+    return whole.drop(index=[300, 301, 302, 1300]).reset_index(drop=True)  # a gap in each symbol
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_files_have_the_form_of_splits_made_elsewhere(prepared):
     root, splits = prepared
     config = validate(PrepareConfig, settings(), "x")
     names = feature_names(config.data.features)
-    assert len(names) == 107
+    assert len(names) == sum(len(group.features) for group in features._GROUPS.values())
     labels = [name for horizon in HORIZONS for name in label_columns(horizon)]
     for split in splits.values():
         expected = ["datetime", "symbol", "open", "high", "low", "close", "volume", *names, *labels]
@@ -180,7 +181,7 @@ def test_a_feature_that_is_not_finite_is_named(bars, tmp_path, monkeypatch):
         run(tmp_path)
 
 
-def test_splits_made_elsewhere_pass_untouched(tmp_path):
+def test_splits_made_elsewhere_stay_unchanged(tmp_path):
     made = synthetic_splits(seed=2, n_rows=(200, 60, 61), symbols=SYMBOLS)
     write_splits(made, tmp_path / "theirs")
     splits = run(tmp_path, source="splits", path="theirs")

@@ -1,4 +1,4 @@
-"""The order of the cells against plain means; what it foretells of test against SciPy's rank correlation."""
+"""The order of the cells against plain means; how well it predicts test against SciPy's rank correlation."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from barcast.evaluation.bootstrap import BootstrapConfig, Sample, draw
-from barcast.evaluation.ranking import rank_correlation, rank_scores
-from barcast.evaluation.resampled import Draws
+from barcast.comparison.ranking import rank_correlation, rank_scores
+from barcast.comparison.resampling import BootstrapConfig, BootstrapIndices, BootstrapSample, draw
 
 CONFIG = BootstrapConfig(level=0.95, resamples=200, block_factor=1.0)
 few_values = st.sampled_from([0.9, 1.0, 1.05, 1.1, 1.2])  # so that ties are common
@@ -16,11 +15,11 @@ few_values = st.sampled_from([0.9, 1.0, 1.05, 1.1, 1.2])  # so that ties are com
 
 def metrics(val, ranked, folds=None):
     """What ranks a row: `folds` is its log-loss out of fold and the windows of that."""
-    found = None if folds is None else {"log_loss": folds[0], "windows": folds[1], "by_fold": [folds[0]]}
-    return {"val": {"log_loss": val}, "windows": {"ranked": ranked, "calibration": 7, "test": 9}, "folds": found}
+    result = None if folds is None else {"log_loss": folds[0], "windows": folds[1], "by_fold": [folds[0]]}
+    return {"val": {"log_loss": val}, "windows": {"ranked": ranked, "calibration": 7, "test": 9}, "folds": result}
 
 
-def test_a_score_is_the_mean_over_all_windows_out_of_fold_and_in_the_ranked_part():
+def test_a_score_is_the_mean_over_all_windows_out_of_fold_and_in_the_selection_subset():
     rng = np.random.default_rng(0)
     out_of_fold, ranked = rng.uniform(0.5, 1.5, 300), rng.uniform(0.5, 1.5, 100)
     content = metrics(ranked.mean(), 100, (out_of_fold.mean(), 300))
@@ -39,10 +38,10 @@ def test_one_row_without_folds_has_all_ranked_by_validation_only():
 
 
 def sample_of(resamples, models, seed=0):
-    """Any draws of as many resamples: what they are drawn of plays no part."""
+    """Any resamples: what they are drawn from does not matter."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, 50, (resamples, 50)).astype(np.int32)
-    return Sample(Draws(drawn), 1.0, 0.95), rng.uniform(0.9, 1.2, (resamples, models))
+    return BootstrapSample(BootstrapIndices(drawn), 1.0, 0.95), rng.uniform(0.9, 1.2, (resamples, models))
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,11 +49,11 @@ def sample_of(resamples, models, seed=0):
 def test_the_correlation_is_scipy_s_ties_included(pairs):
     scores, losses = [score for score, _ in pairs], np.array([loss for _, loss in pairs])
     sample, resampled = sample_of(100, len(pairs))
-    found = rank_correlation(scores, losses, resampled, sample)
+    result = rank_correlation(scores, losses, resampled, sample)
     if np.ptp(scores) == 0:
-        assert found is None
+        assert result is None
     elif np.ptp(losses) > 0:
-        assert found.value == pytest.approx(spearmanr(scores, losses).statistic, abs=1e-12)
+        assert result.value == pytest.approx(spearmanr(scores, losses).statistic, abs=1e-12)
 
 
 def test_the_interval_is_that_of_scipy_s_correlations_on_each_resample():
@@ -63,10 +62,10 @@ def test_the_interval_is_that_of_scipy_s_correlations_on_each_resample():
     resampled = np.array(scores) + rng.normal(0, 0.03, (200, 8)).round(2)
     losses = resampled.mean(axis=0)
     sample = draw(500, 2.0, CONFIG, seed=3)
-    found = rank_correlation(scores, losses, resampled, sample)
+    result = rank_correlation(scores, losses, resampled, sample)
     each = np.array([spearmanr(scores, row).statistic for row in resampled])
-    half = np.sort(np.abs(each - found.value))[191 - 1] * sample.widening  # the ⌈201 · 0.95⌉-th
-    assert (found.low, found.high) == pytest.approx((found.value - half, min(found.value + half, 1.0)))
+    half = np.sort(np.abs(each - result.value))[191 - 1] * sample.small_sample_correction  # the ⌈201 · 0.95⌉-th
+    assert (result.low, result.high) == pytest.approx((result.value - half, min(result.value + half, 1.0)))
 
 
 @given(st.integers(0, 1000), st.integers(4, 8))
@@ -74,8 +73,8 @@ def test_the_interval_is_that_of_scipy_s_correlations_on_each_resample():
 def test_the_interval_holds_the_value_and_stays_within_minus_1_and_1(seed, models):
     sample, resampled = sample_of(100, models, seed)
     scores = np.random.default_rng(seed).uniform(0.9, 1.2, models).tolist()
-    found = rank_correlation(scores, resampled.mean(axis=0), resampled, sample)
-    assert -1 <= found.low <= found.value <= found.high <= 1
+    result = rank_correlation(scores, resampled.mean(axis=0), resampled, sample)
+    assert -1 <= result.low <= result.value <= result.high <= 1
 
 
 def test_the_same_order_is_1_and_the_opposite_minus_1():
@@ -83,8 +82,8 @@ def test_the_same_order_is_1_and_the_opposite_minus_1():
     sample, _ = sample_of(100, 5)
     resampled = np.tile(losses, (100, 1))
     for scores, expected in (([0.1, 0.2, 0.3, 0.4, 9.0], 1.0), ([5.0, 4.0, 3.0, 2.0, 1.0], -1.0)):
-        found = rank_correlation(scores, losses, resampled, sample)
-        assert (found.value, found.low, found.high) == pytest.approx((expected, expected, expected))
+        result = rank_correlation(scores, losses, resampled, sample)
+        assert (result.value, result.low, result.high) == pytest.approx((expected, expected, expected))
 
 
 @pytest.mark.parametrize("scores", [[1.0, 1.1, 1.2], [1.0], [1.0] * 6])

@@ -20,7 +20,7 @@ OWN = {"prior": set(), "logistic": {"sklearn"}, **{name: {name} for name in ("xg
 def registry(monkeypatch):
     """The real registry, whose content is put back afterwards."""
     ModelRegistry.list_models()
-    monkeypatch.setattr(ModelRegistry, "_models", dict(ModelRegistry._models))
+    monkeypatch.setattr(BaseModel, "registered", dict(BaseModel.registered))
     return ModelRegistry
 
 
@@ -40,7 +40,7 @@ def test_families_are_listed_apart(registry):
 
 def test_short_and_full_names_find_the_same(registry):
     metadata = registry.get_metadata("xgboost")
-    assert metadata is registry.get_metadata("gbdt:xgboost")
+    assert metadata == registry.get_metadata("gbdt:xgboost")
     assert (metadata.key, metadata.family, metadata.requires_gpu) == ("gbdt:xgboost", "gbdt", False)
     assert metadata.description
 
@@ -70,7 +70,7 @@ def test_a_name_in_two_families_must_be_said_in_full(registry):
         pass
 
     registry.register("prior", "other", "another prior")(Other)
-    with pytest.raises(ModelError, match=r"model 'prior' is ambiguous; say one of baseline:prior, other:prior"):
+    with pytest.raises(ModelError, match=r"model 'prior' is ambiguous; use one of baseline:prior, other:prior"):
         registry.get_metadata("prior")
     assert registry.get_metadata("other:prior").model_class is Other
 

@@ -1,4 +1,4 @@
-"""The report page in a real browser: it draws, sorts, adapts and prints, and asks the network for nothing."""
+"""The report page in a real browser: it draws, sorts, adapts and prints, and makes no network requests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from _report_cells import write_report_files
-from barcast.evaluation.page.read import read_page
-from barcast.evaluation.page.render import render
 from barcast.paths import Paths
+from barcast.report.page import render
+from barcast.report.read_page import read_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SWITCHES = [
@@ -23,15 +23,15 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-FEW = ["prior", "logistic", "xgboost", "lightgbm"]
-MANY = [*FEW, "catboost", "nhits", "tft", "patchtst", "lstm", "gru", "transformer"]
+FEW = ["prior", "logistic", "xgboost", "lightgbm", "lstm"]
+MANY = [*FEW, "catboost", "nhits", "tft", "patchtst", "gru", "transformer"]
 MEGABYTE = 1_000_000
 
 
 def build(root, models, horizons):
-    found = write_report_files(root, models, horizons)
+    results = write_report_files(root, models, horizons)
     file = root / "index.html"
-    file.write_text(render(read_page(Paths(root), *found, models)), encoding="utf-8")
+    file.write_text(render(read_page(Paths(root), results)), encoding="utf-8")
     return file
 
 
@@ -56,16 +56,16 @@ def browser(tmp_path_factory):
         context.close()
 
 
-class Watched:
-    """A page, and all that it said and asked for."""
+class Recorded:
+    """A page, its console messages and its requests."""
 
     def __init__(self, browser):
         self.page = browser.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, file):
         self.page.goto(file.as_uri())
@@ -73,19 +73,19 @@ class Watched:
         return self.page
 
     def settle(self):
-        """Wait until every figure that was begun is drawn."""
+        """Wait until every started figure is drawn."""
         self.page.wait_for_function("[...document.querySelectorAll('.plot:has(div)')].every(p => p.matches('.drawn'))")
 
 
 @pytest.fixture
-def watched(browser):
-    watched = Watched(browser)
-    yield watched
-    watched.page.close()
+def recorded(browser):
+    recorded = Recorded(browser)
+    yield recorded
+    recorded.page.close()
 
 
 def shot(page, tmp_path, name):
-    """A picture among pytest's files, for people to look at."""
+    """A screenshot among pytest's files, to look at."""
     page.screenshot(path=str(tmp_path / f"{name}.png"))
 
 
@@ -93,8 +93,8 @@ def drawn(page):
     return page.locator(".plot.drawn svg").count()
 
 
-def test_every_figure_is_drawn_and_nothing_is_said_or_fetched(watched, file, tmp_path):
-    page = watched.open(file)
+def test_every_figure_is_drawn_without_messages_or_requests(recorded, file, tmp_path):
+    page = recorded.open(file)
     page.evaluate("barcast.drawAll()")
     page.wait_for_function(
         "document.querySelectorAll('.plot').length === document.querySelectorAll('.plot.drawn').length"
@@ -109,13 +109,13 @@ def test_every_figure_is_drawn_and_nothing_is_said_or_fetched(watched, file, tmp
         )
         == 0
     )
-    assert watched.said == []
-    assert [url for url in watched.asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
+    assert recorded.messages == []
+    assert [url for url in recorded.requests if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
     shot(page, tmp_path, "light")
 
 
-def test_figures_wait_until_they_are_seen(watched, file):
-    page = watched.open(file)
+def test_figures_are_drawn_when_they_come_into_view(recorded, file):
+    page = recorded.open(file)
     page.wait_for_selector("#h5 .plot.drawn")
     cell = page.locator("#xgboost_h5")
     assert cell.locator("svg").count() == 0
@@ -124,8 +124,19 @@ def test_figures_wait_until_they_are_seen(watched, file):
     assert page.locator("#xgboost_h20 svg").count() == 0
 
 
-def test_a_link_opens_its_cell(watched, file):
-    page = watched.open(file)
+def test_each_network_of_a_cell_has_its_own_learning_curve(recorded, file):
+    page = recorded.open(file)
+    page.locator("#lstm_h5 summary").click()
+    plot = page.locator('#lstm_h5 .plot.drawn[data-figure="learning"]')
+    plot.wait_for()
+    assert plot.locator(".mark-line path").count() == 2 * 3, "train and validation of three networks"
+    assert plot.locator(".mark-symbol path").count() == 3
+    plot.locator(".mark-symbol path").nth(1).hover()
+    assert page.locator("#tip").inner_text().startswith("network 2\nepoch ")
+
+
+def test_a_link_opens_its_cell(recorded, file):
+    page = recorded.open(file)
     page.locator("#h20 .ranked a", has_text="lightgbm").click()
     page.wait_for_selector("#lightgbm_h20[open]")
 
@@ -141,25 +152,25 @@ def sorting(page):
     return page.eval_on_selector_all("#h5 .ranked th", "all => all.map(th => th.ariaSort).filter(Boolean)")
 
 
-def test_a_click_sorts_a_column_and_a_second_one_turns_it(watched, file):
-    page = watched.open(file)
+def test_a_click_sorts_a_column_and_a_second_one_reverses_it(recorded, file):
+    page = recorded.open(file)
     assert sorting(page) == ["ascending"]
-    assert column(page, "rank") == ["1", "2", "3", "4"]
+    assert column(page, "rank") == ["1", "2", "3", "4", "5"]
     button = page.locator("#h5 .ranked th.sharpe button")
     button.click()
     rising = [float(value) for value in column(page, "sharpe") if value]
     assert rising == sorted(rising)
-    assert column(page, "sharpe")[-1] == "", "what is undefined stands last"
+    assert column(page, "sharpe")[-1] == "", "undefined values come last"
     button.click()
     falling = [float(value) for value in column(page, "sharpe") if value]
     assert falling == sorted(rising, reverse=True)
     assert column(page, "sharpe")[-1] == ""
     assert sorting(page) == ["descending"]
-    assert page.locator("#said").inner_text() == "sorted by Sharpe, descending"
+    assert page.locator("#status").inner_text() == "sorted by Sharpe, descending"
 
 
-def test_the_keyboard_sorts_too_and_shows_where_it_is(watched, file):
-    page = watched.open(file)
+def test_the_keyboard_sorts_too_and_focus_is_visible(recorded, file):
+    page = recorded.open(file)
     page.locator("#h5 .ranked th.rank button").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -169,11 +180,11 @@ def test_the_keyboard_sorts_too_and_shows_where_it_is(watched, file):
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    assert column(page, "rank") == ["1", "2", "3", "4"]
+    assert column(page, "rank") == ["1", "2", "3", "4", "5"]
 
 
-def test_dark_and_light_follow_the_system_without_drawing_again(watched, file, tmp_path):
-    page = watched.open(file)
+def test_dark_and_light_follow_the_system_without_redrawing(recorded, file, tmp_path):
+    page = recorded.open(file)
     page.wait_for_selector("#h5 .plot.drawn")
     style = "getComputedStyle(document.querySelector('{}'))".format
     look = f"[{style('body')}.backgroundColor, {style('#h5 .plot text')}.fill]"
@@ -186,25 +197,25 @@ def test_dark_and_light_follow_the_system_without_drawing_again(watched, file, t
 
 
 @pytest.mark.parametrize("width", [360, 768])
-def test_a_narrow_screen_scrolls_tables_and_never_the_page(watched, file, tmp_path, width):
-    page = watched.page
+def test_a_narrow_screen_scrolls_tables_and_never_the_page(recorded, file, tmp_path, width):
+    page = recorded.page
     page.set_viewport_size({"width": width, "height": 740})
-    watched.open(file)
+    recorded.open(file)
     page.locator("#xgboost_h5 summary").click()
     page.locator("#xgboost_h5 .plot.drawn").first.wait_for()
     page.evaluate("barcast.drawAll()")
-    watched.settle()
+    recorded.settle()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     board = page.locator("#h5 .scroll").first
     assert board.evaluate("box => box.scrollWidth > box.clientWidth")
     too_wide = "all => all.filter(svg => svg.getBoundingClientRect().right > innerWidth).length"
     assert page.eval_on_selector_all(".plot svg", too_wide) == 0
     shot(page, tmp_path, f"narrow-{width}")
-    assert watched.said == []
+    assert recorded.messages == []
 
 
-def test_on_paper_everything_is_open_drawn_and_light(watched, file, tmp_path):
-    page = watched.open(file)
+def test_print_is_open_drawn_and_light(recorded, file, tmp_path):
+    page = recorded.open(file)
     page.emulate_media(color_scheme="dark")
     page.evaluate("addEventListener('beforeprint', () => (window.open = document.querySelectorAll('[open]').length))")
     page.evaluate(
@@ -219,8 +230,8 @@ def test_on_paper_everything_is_open_drawn_and_light(watched, file, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_screen_reader_finds_landmarks_headings_and_words_for_each_figure(watched, file):
-    page = watched.open(file)
+def test_a_screen_reader_finds_landmarks_headings_and_a_label_per_figure(recorded, file):
+    page = recorded.open(file)
     assert page.locator("body > header, body > main, header nav[aria-label]").count() == 3
     labels = page.eval_on_selector_all(".plot", "all => all.map(p => p.getAttribute('role') + p.ariaLabel)")
     assert all(label.startswith("img") and len(label) > 30 for label in labels)
@@ -238,16 +249,16 @@ def test_a_screen_reader_finds_landmarks_headings_and_words_for_each_figure(watc
     assert page.locator("table.ranked caption").count() == page.locator("table.ranked").count()
 
 
-def test_eleven_models_at_four_horizons_stay_small(watched, tmp_path, record_property):
+def test_eleven_models_at_four_horizons_stay_small(recorded, tmp_path, record_property):
     file = build(tmp_path, MANY, [5, 20, 60, 120])
     assert file.stat().st_size < 5 * MEGABYTE
     started = time.monotonic()
-    page = watched.open(file)
+    page = recorded.open(file)
     page.wait_for_selector("#h5 .plot.drawn")
     record_property("seconds_to_first_figure", round(time.monotonic() - started, 2))
     record_property("megabytes", round(file.stat().st_size / MEGABYTE, 2))
     assert page.locator("details.cell").count() == 44
-    assert drawn(page) < 20, "what is out of sight is not drawn yet"
+    assert drawn(page) < 20, "figures out of view are not drawn yet"
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     shot(page, tmp_path, "many")
-    assert watched.said == []
+    assert recorded.messages == []

@@ -1,4 +1,4 @@
-"""Sharpe ratios without luck: the papers' worked numbers, and other libraries that compute the same."""
+"""Sharpe ratios corrected for luck: the papers' worked examples, and other libraries that compute the same."""
 
 import math
 
@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barcast.errors import DataError
-from barcast.evaluation.sharpe import (
+from barcast.comparison.sharpe import (
     Moments,
     backtest_overfitting,
+    count_trials,
     deflated_sharpe,
     expected_maximum,
     moments,
     probabilistic_sharpe,
+    read_tuning_trials,
 )
-from barcast.evaluation.trials import Ledger, count_trials, read_ledgers
+from barcast.errors import DataError
 
 # the papers
 
@@ -25,17 +26,17 @@ from barcast.evaluation.trials import Ledger, count_trials, read_ledgers
 @pytest.mark.parametrize(("skew", "kurtosis", "expected"), [(0.0, 3.0, 0.982), (-2.448, 10.164, 0.913)])
 def test_the_frontier_papers_example(skew, kurtosis, expected):
     """Bailey and López de Prado (2012), section 4: 24 monthly returns with a Sharpe ratio of 1.59 a year."""
-    found = Moments(sharpe=1.59 / math.sqrt(12), skew=skew, kurtosis=kurtosis, bars=24)
-    assert probabilistic_sharpe(found) == pytest.approx(expected, abs=1e-3)
+    result = Moments(sharpe=1.59 / math.sqrt(12), skew=skew, kurtosis=kurtosis, bars=24)
+    assert probabilistic_sharpe(result) == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_deflated_papers_example():
     """Bailey and López de Prado (2014): a ratio of 2.5 a year over 1,250 days, the best of 100 trials whose
     annual ratios vary by 1/2."""
     sd = math.sqrt(0.5 / 250)
-    found = Moments(sharpe=2.5 / math.sqrt(250), skew=-3.0, kurtosis=10.0, bars=1250)
+    result = Moments(sharpe=2.5 / math.sqrt(250), skew=-3.0, kurtosis=10.0, bars=1250)
     assert expected_maximum(100, sd) == pytest.approx(0.1132, abs=5e-5)
-    assert deflated_sharpe(found, 100, sd) == pytest.approx(0.9004, abs=5e-5)
+    assert deflated_sharpe(result, 100, sd) == pytest.approx(0.9004, abs=5e-5)
 
 
 def test_the_deflated_papers_count_of_trials():
@@ -97,16 +98,16 @@ def test_overfitting_is_purgedcvs(seed, columns, blocks, extra):
     from purgedcv import probability_of_backtest_overfitting
 
     trials = np.random.default_rng(seed).normal(0.0002, 0.01, (blocks * 10 + extra, columns))
-    found = backtest_overfitting(trials, blocks)
+    result = backtest_overfitting(trials, blocks)
     expected = probability_of_backtest_overfitting(trials.T, blocks)
-    assert found.pbo == pytest.approx(((1 - np.sign(expected.logits)) / 2).mean())
-    assert found.splits == expected.n_combos == math.comb(blocks, blocks // 2)
+    assert result.pbo == pytest.approx(((1 - np.sign(expected.logits)) / 2).mean())
+    assert result.splits == expected.n_combos == math.comb(blocks, blocks // 2)
 
 
-# what they say
+# properties
 
 
-def test_a_skilled_trial_among_lucky_ones_is_no_overfitting():
+def test_choosing_a_skilled_trial_among_lucky_ones_is_not_overfitting():
     rng = np.random.default_rng(4)
     noise = rng.normal(0, 0.01, (1600, 20))
     assert 0.25 < np.mean([backtest_overfitting(rng.normal(0, 1, (320, 20)), 8).pbo for _ in range(30)]) < 0.75
@@ -115,10 +116,10 @@ def test_a_skilled_trial_among_lucky_ones_is_no_overfitting():
 
 
 @pytest.mark.parametrize("columns", [2, 3, 4, 5])
-def test_worthless_trials_give_one_half_whatever_their_number(columns):
+def test_any_number_of_worthless_trials_gives_one_half(columns):
     rng = np.random.default_rng(9)
-    found = [backtest_overfitting(rng.normal(0, 1, (16, columns)), 2).pbo for _ in range(2000)]
-    assert np.mean(found) == pytest.approx(0.5, abs=0.03)
+    result = [backtest_overfitting(rng.normal(0, 1, (16, columns)), 2).pbo for _ in range(2000)]
+    assert np.mean(result) == pytest.approx(0.5, abs=0.03)
 
 
 def test_the_median_counts_half():
@@ -134,7 +135,7 @@ def test_trials_that_do_not_move_have_ratio_zero():
 
 
 @pytest.mark.parametrize(("shape", "blocks"), [((40, 1), 4), ((40, 3), 5), ((7, 3), 4)])
-def test_what_can_not_be_cut_is_refused(shape, blocks):
+def test_too_few_trials_or_bars_are_refused(shape, blocks):
     with pytest.raises(DataError, match=r"expected 2 trials or more, an even number of blocks and 2 bars in each, got"):
         backtest_overfitting(np.ones(shape), blocks)
 
@@ -143,13 +144,13 @@ def test_moments_by_hand():
     from scipy.stats import kurtosis, skew
 
     r = returns(5)
-    found = moments(r)
-    assert found.sharpe == pytest.approx(r.mean() / r.std(ddof=1))
-    assert (found.skew, found.kurtosis) == pytest.approx((skew(r), kurtosis(r, fisher=False)))
-    assert found.bars == 300
+    result = moments(r)
+    assert result.sharpe == pytest.approx(r.mean() / r.std(ddof=1))
+    assert (result.skew, result.kurtosis) == pytest.approx((skew(r), kurtosis(r, fisher=False)))
+    assert result.bars == 300
 
 
-def test_returns_that_never_differ_have_no_ratio():
+def test_equal_returns_have_no_ratio():
     assert moments(np.zeros(100)) is None
     assert moments(np.full(100, 0.1)) is None
     assert moments(np.array([0.1])) is None
@@ -160,10 +161,10 @@ def test_an_extreme_skewness_leaves_no_probability():
 
 
 def test_more_trials_deflate_more():
-    found = moments(returns(6))
-    values = [deflated_sharpe(found, trials, 0.02) for trials in (1, 2, 10, 100, 1000)]
+    result = moments(returns(6))
+    values = [deflated_sharpe(result, trials, 0.02) for trials in (1, 2, 10, 100, 1000)]
     assert values == sorted(values, reverse=True)
-    assert values[0] == probabilistic_sharpe(found)
+    assert values[0] == probabilistic_sharpe(result)
 
 
 # counting
@@ -175,16 +176,16 @@ def test_every_trial_counts_and_only_those_with_a_ratio_vary(tmp_path):
         states = ["complete", "complete", "failed"] if name == "a_h5" else ["pruned", "pruned", "complete"]
         frame = pd.DataFrame({"state": states, "sharpe_per_bar": sharpes, "value": 1.0})
         frame.to_parquet(tmp_path / name / "trials.parquet")
-    ledger = read_ledgers(tmp_path)
-    assert ledger == Ledger(tuning=6, failed=1, pruned=2, sharpes=(0.1, 0.2, 0.3))
-    trials = count_trials([Moments(0.4, 0, 3, 10), None], [Moments(0.5, 0, 3, 10)], ledger)
-    assert (trials.cells, trials.repeats, trials.total) == (2, 1, 9)
-    assert trials.sd == pytest.approx(np.std([0.4, 0.5, 0.1, 0.2, 0.3], ddof=1))
-    assert trials.expected_max == expected_maximum(9, trials.sd)
+    tuning = read_tuning_trials(sorted(tmp_path.glob("*/trials.parquet")))
+    trials = count_trials([Moments(0.4, 0, 3, 10), None], [Moments(0.5, 0, 3, 10)], tuning)
+    assert (trials.cells, trials.repeats, trials.tuning, trials.failed, trials.pruned) == (2, 1, 6, 1, 2)
+    assert (trials.total, trials.with_sharpe) == (9, 5)
+    assert trials.sharpe_sd == pytest.approx(np.std([0.4, 0.5, 0.1, 0.2, 0.3], ddof=1))
+    assert trials.expected_max == expected_maximum(9, trials.sharpe_sd)
     assert trials.deflate(None) is None
 
 
-def test_where_nothing_was_tuned_there_is_no_ledger(tmp_path):
-    assert read_ledgers(tmp_path / "tune") == Ledger(0, 0, 0, ())
-    alone = count_trials([moments(returns(7))], [], Ledger(0, 0, 0, ()))
-    assert (alone.sd, alone.expected_max) == (0.0, 0.0)
+def test_a_single_cell_without_tuning_is_one_trial():
+    single = count_trials([moments(returns(7))], [], read_tuning_trials([]))
+    assert (single.total, single.tuning, single.failed, single.pruned) == (1, 0, 0, 0)
+    assert (single.sharpe_sd, single.expected_max) == (0.0, 0.0)

@@ -1,18 +1,18 @@
-"""Tests of equal and superior ability: against known answers, and against what they promise in simulations."""
+"""Tests of equal and superior ability: against known values, and against their promised error rates in simulations."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from barcast.evaluation.bootstrap import BootstrapConfig, draw
-from barcast.evaluation.significance import confidence_set, diebold_mariano, superior_ability
+from barcast.comparison.resampling import BootstrapConfig, draw
+from barcast.comparison.significance import confidence_set, diebold_mariano, superior_ability
 
 CONFIG = BootstrapConfig(level=0.95, resamples=200, block_factor=1.0)
 T = 400
 
 
 def losses(seed, gaps, common=1.0, reach=1):
-    """Losses of models that err together; `gaps` are their expected losses."""
+    """Losses of models with common errors; `gaps` are their expected losses."""
     rng = np.random.default_rng(seed)
 
     def noise():
@@ -31,19 +31,19 @@ def sample(seed=0, length=3.0):
 
 def test_the_statistic_by_hand():
     first, second = np.array([1.0, 2.0, 3.0, 5.0, 1.0]), np.array([0.5, 2.5, 1.0, 4.0, 1.5])
-    apart = first - second
-    off = apart - apart.mean()
+    difference = first - second
+    off = difference - difference.mean()
     variance = (off @ off + 2 * off[1:] @ off[:-1]) / 5
     corrected = np.sqrt((5 + 1 - 2 * 2 + 2 * 1 / 5) / 5)
-    found = diebold_mariano(first, second, reach=2)
-    assert found.statistic == pytest.approx(apart.mean() / np.sqrt(variance / 5) * corrected)
-    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(found.statistic), 4))
+    result = diebold_mariano(first, second, label_end_offset=2)
+    assert result.statistic == pytest.approx(difference.mean() / np.sqrt(variance / 5) * corrected)
+    assert result.p_value == pytest.approx(2 * stats.t.sf(abs(result.statistic), 4))
 
 
 def test_one_step_ahead_it_is_the_paired_t_test():
     one, two = losses(1, [0.0, 0.02]).values()
-    found, expected = diebold_mariano(one, two, reach=1), stats.ttest_rel(one, two)
-    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    result, expected = diebold_mariano(one, two, label_end_offset=1), stats.ttest_rel(one, two)
+    assert (result.statistic, result.p_value) == pytest.approx((expected.statistic, expected.pvalue))
 
 
 def test_the_statistic_turns_with_the_models():
@@ -54,28 +54,28 @@ def test_the_statistic_turns_with_the_models():
 
 def test_equal_losses_do_not_differ():
     one = losses(3, [0.0])["m0"]
-    found = diebold_mariano(one, one.copy(), 5)
-    assert (found.statistic, found.p_value) == (0.0, 1.0)
+    result = diebold_mariano(one, one.copy(), 5)
+    assert (result.statistic, result.p_value) == (0.0, 1.0)
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_difference_that_never_varies_is_not_told_apart():
+def test_a_constant_difference_is_indistinguishable_from_noise():
     one = losses(3, [0.0])["m0"]
-    found = diebold_mariano(one + 0.3, one, 5)
-    assert (found.statistic, found.p_value) == (0.0, 1.0)
+    result = diebold_mariano(one + 0.3, one, 5)
+    assert (result.statistic, result.p_value) == (0.0, 1.0)
     assert confidence_set({"one": one, "off": one + 0.3}, sample(), 1) == {"one": 1.0, "off": 1.0}
     assert superior_ability({"off": one - 0.3}, one, sample(), 1) is None
 
 
-def test_a_variance_that_turned_negative_is_mended():
+def test_a_negative_variance_is_replaced():
     wave = np.tile([1.0, -1.0], 50) + 0.01
-    found = diebold_mariano(wave, np.zeros(100), reach=2)
-    assert np.isfinite(found.statistic)
-    assert found.statistic > 0
+    result = diebold_mariano(wave, np.zeros(100), label_end_offset=2)
+    assert np.isfinite(result.statistic)
+    assert result.statistic > 0
 
 
 @pytest.mark.parametrize("reach", [1, 5, 20])
-def test_it_rejects_as_often_as_it_says(reach):
+def test_it_rejects_equal_models_as_often_as_promised(reach):
     rejected = [
         diebold_mariano(*losses(seed, [0, 0], reach=reach).values(), reach).p_value < 0.05 for seed in range(400)
     ]
@@ -91,13 +91,13 @@ def test_it_finds_a_difference():
 
 
 def test_a_clearly_worse_model_leaves_the_set():
-    found = confidence_set(losses(4, [0.0, 0.0, 0.5]), sample(), seed=1)
-    assert list(found) == ["m0", "m1", "m2"]
-    assert found["m2"] < 0.01
-    assert min(found["m0"], found["m1"]) > 0.1
+    result = confidence_set(losses(4, [0.0, 0.0, 0.5]), sample(), seed=1)
+    assert list(result) == ["m0", "m1", "m2"]
+    assert result["m2"] < 0.01
+    assert min(result["m0"], result["m1"]) > 0.1
 
 
-def test_the_best_model_stays_in_the_set_as_often_as_it_says():
+def test_the_best_model_stays_in_the_set_as_often_as_promised():
     kept, dropped = [], []
     for seed in range(60):
         p = confidence_set(losses(seed, [0.0, 0.0, 0.0, 0.15]), sample(seed), seed)
@@ -108,39 +108,39 @@ def test_the_best_model_stays_in_the_set_as_often_as_it_says():
 
 
 def test_twins_share_a_p_value():
-    found = losses(5, [0.0, 0.4])
-    p = confidence_set({**found, "twin": found["m1"].copy()}, sample(), seed=1)
+    result = losses(5, [0.0, 0.4])
+    p = confidence_set({**result, "twin": result["m1"].copy()}, sample(), seed=1)
     assert p["twin"] == p["m1"] < 0.01
-    assert confidence_set({"a": found["m0"], "b": found["m0"].copy()}, sample(), 1) == {"a": 1.0, "b": 1.0}
-    assert confidence_set({"only": found["m0"]}, sample(), 1) == {"only": 1.0}
+    assert confidence_set({"a": result["m0"], "b": result["m0"].copy()}, sample(), 1) == {"a": 1.0, "b": 1.0}
+    assert confidence_set({"only": result["m0"]}, sample(), 1) == {"only": 1.0}
 
 
 def test_the_same_seed_gives_the_same_p_values():
-    found = losses(6, [0.0, 0.02, 0.05])
-    assert confidence_set(found, sample(), 1) == confidence_set(found, sample(), 1)
+    result = losses(6, [0.0, 0.02, 0.05])
+    assert confidence_set(result, sample(), 1) == confidence_set(result, sample(), 1)
 
 
 # superior predictive ability
 
 
 def test_a_better_model_is_found_among_worse_ones():
-    found = losses(7, [0.0, 0.3, 0.3, -0.2])
-    p = superior_ability({name: found[name] for name in ("m1", "m2", "m3")}, found["m0"], sample(), 1)
+    result = losses(7, [0.0, 0.3, 0.3, -0.2])
+    p = superior_ability({name: result[name] for name in ("m1", "m2", "m3")}, result["m0"], sample(), 1)
     assert p.consistent < 0.02
-    worse = superior_ability({name: found[name] for name in ("m1", "m2")}, found["m0"], sample(), 1)
+    worse = superior_ability({name: result[name] for name in ("m1", "m2")}, result["m0"], sample(), 1)
     assert worse.consistent > 0.5
 
 
-def test_it_finds_nothing_among_equals_more_often_than_it_says():
+def test_it_finds_a_better_model_among_equals_no_more_often_than_promised():
     wrong = []
     for seed in range(60):
-        found = losses(seed, [0.0] * 4)
-        reference = found.pop("m0")
-        wrong.append(superior_ability(found, reference, sample(seed), seed).consistent < 0.1)
+        result = losses(seed, [0.0] * 4)
+        reference = result.pop("m0")
+        wrong.append(superior_ability(result, reference, sample(seed), seed).consistent < 0.1)
     assert np.mean(wrong) <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 60)
 
 
-def test_the_reference_under_other_names_says_nothing():
+def test_models_equal_to_the_reference_have_no_p_value():
     one = losses(8, [0.0])["m0"]
     assert superior_ability({"twin": one.copy()}, one, sample(), 1) is None
     assert superior_ability({}, one, sample(), 1) is None

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 import barcast
-from barcast.config import load_yaml
+from barcast.cache import specs as cache_specs
+from barcast.cache.fingerprint import Fingerprinter
 from barcast.errors import ConfigError
-from barcast.fingerprint import Fingerprinter
 from barcast.paths import Paths
-from barcast.stages.spec import spec
+from barcast.yaml_io import load_yaml
 
-STAGES = {"prepare", "audit", "window", "evaluate", "repeat", "compare"}
+STAGES = {"prepare", "audit", "window", "baseline", "evaluate", "repeat", "compare"}
 PRIOR, XGBOOST, LIGHTGBM, GRU = (
     {f"{model}_h{horizon}" for horizon in (5, 20)} for model in ("prior", "xgboost", "lightgbm", "gru")
 )
@@ -33,7 +33,7 @@ def write_specs(write_params, tmp_path, reader):
     def write(changes=None):
         small = {"models": ["prior", "xgboost", "lightgbm"], "evaluate.out_of_fold": "all"}
         write_params({**small, **(changes or {})})
-        spec(Paths(tmp_path), reader)
+        cache_specs.write_specs(Paths(tmp_path), reader)
         return {path.stem: path.read_bytes() for path in Paths(tmp_path).specs.iterdir()}
 
     return write
@@ -65,7 +65,7 @@ def test_every_stage_and_cell_has_a_spec(write_specs):
 
 def test_a_cell_spec_says_what_can_change_its_result(write_specs):
     content = yaml.safe_load(write_specs()["xgboost_h5"])
-    assert list(content) == ["cell", "model", "horizon", "config", "code", "libraries"]
+    assert list(content) == ["stage", "format", "cell", "model", "horizon", "config", "code", "libraries"]
     assert content["config"]["model_name"] == "xgboost"
     assert {"barcast.models.xgboost", "barcast.training.trainer", "barcast.data.windows"} <= set(content["code"])
     assert not [m for m in content["code"] if re.match(r"barcast\.(models\.lightgbm|evaluation|tracking|params)", m)]
@@ -83,8 +83,8 @@ def test_a_cell_spec_says_what_can_change_its_result(write_specs):
         ({"model.xgboost.h20": {"max_depth": 7}}, {"xgboost_h20", "oof_xgboost_h20"}),
         ({"model.xgboost.train_stride": 2}, XGBOOST | oof(XGBOOST)),
         ({"model.lookback": 7, "model.average_seeds": 9}, set()),  # of networks only
-        ({"evaluate.cost_bps": 1.0}, {"evaluate", "repeat", "compare", "tune_lightgbm_h5", *ENSEMBLES}),
-        ({"evaluate.alpha": 0.2}, {"evaluate", "repeat", *ENSEMBLES}),
+        ({"evaluate.cost_bps": 1.0}, {"baseline", "evaluate", "repeat", "compare", "tune_lightgbm_h5", *ENSEMBLES}),
+        ({"evaluate.alpha": 0.2}, {"baseline", "evaluate", "repeat", *ENSEMBLES}),
         ({"tune.n_trials": 9}, {"tune_lightgbm_h5"}),
         ({"tune.folds.count": 7}, {"tune_lightgbm_h5", *oof(PRIOR | XGBOOST | LIGHTGBM)}),
         ({"tune.models": ["xgboost"]}, {"tune_lightgbm_h5", "tune_xgboost_h5"}),
@@ -132,15 +132,16 @@ def test_results_of_cells_outside_the_matrix_are_removed_and_others_kept(write_s
 
 def test_studies_and_ensembles_that_nothing_asks_for_are_removed(write_specs, tmp_path, capsys):
     paths = Paths(tmp_path)
-    for parent in (paths.tune, paths.oof, paths.ensembles):
+    parents = (paths.tune, paths.oof, paths.baselines, paths.ensembles)
+    for parent in parents:
         for name in ("lightgbm_h5", "xgboost_h5", "gru_h20", "h5", "h9", "notes"):
             (parent / name).mkdir(parents=True)
     write_specs()
-    left = [sorted(folder.name for folder in parent.iterdir()) for parent in (paths.tune, paths.oof, paths.ensembles)]
+    left = [sorted(folder.name for folder in parent.iterdir()) for parent in parents]
     assert left == [
         ["h5", "h9", "lightgbm_h5", "notes"],
         ["h5", "h9", "lightgbm_h5", "notes", "xgboost_h5"],
-        ["gru_h20", "h5", "lightgbm_h5", "notes", "xgboost_h5"],
+        *[["gru_h20", "h5", "lightgbm_h5", "notes", "xgboost_h5"]] * 2,
     ]  # names of another form are not the pipeline's
     assert "gru_h20: no longer in the matrix" in capsys.readouterr().out
 
@@ -164,7 +165,7 @@ def test_a_search_space_decides_on_the_spec_of_its_study_alone(write_specs, tmp_
 
     def specs_with(text):
         file.write_text(text)
-        spec(Paths(tmp_path))
+        cache_specs.write_specs(Paths(tmp_path))
         return {path.stem: path.read_bytes() for path in Paths(tmp_path).specs.iterdir()}
 
     text = file.read_text()
@@ -176,7 +177,7 @@ def test_a_search_space_decides_on_the_spec_of_its_study_alone(write_specs, tmp_
         specs_with(text + "max_bins: {int: [16, 999]}\n")
     with pytest.raises(ConfigError, match=r"lightgbm.yaml: unknown key 'max_bin'; did you mean 'max_bins'"):
         specs_with(text + "max_bin: {int: [16, 64]}\n")
-    with pytest.raises(ConfigError, match=r"lightgbm has nothing to tune; take it out of tune.models"):
+    with pytest.raises(ConfigError, match=r"lightgbm has nothing to tune; remove it from tune.models"):
         specs_with("{}\n")
 
 

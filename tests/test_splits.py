@@ -10,19 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.config import validate
-from barcast.data.labels import sample_weights
-from barcast.data.splits import (
-    Scaler,
-    ScalerConfig,
-    SplitConfig,
-    check_purge,
-    check_reach,
-    cut_times,
-    feature_columns,
-    split_frame,
-    split_rows,
-)
-from barcast.data.tables import isoformat, nanoseconds, symbol_slices, write_split
+from barcast.data.frames import feature_columns, isoformat, nanoseconds, symbol_slices
+from barcast.data.label_weights import sample_weights
+from barcast.data.scaler import Scaler, ScalerConfig
+from barcast.data.split_files import write_split
+from barcast.data.splits import SplitConfig, check_label_ends, check_purge, cut_times, split_frame, split_rows
 from barcast.errors import ConfigError, DataError, LeakageError
 from barcast.files import read_json, write_json
 
@@ -34,14 +26,14 @@ def split_config(purge=3, embargo=4, train=0.7, val=0.15, test=0.15):
     return SplitConfig(train=train, val=val, test=test, purge_bars=purge, embargo_bars=embargo)
 
 
-def table(counts, seed=0, reach=3, missing=()):
+def table(counts, seed=0, longest=3, missing=()):
     """Rows of several symbols with two features and labels of horizon 5, all ending together; `missing` drops rows."""
     rng = np.random.default_rng(seed)
     parts = []
     for symbol, count in counts.items():
         kept = np.setdiff1d(np.arange(count), missing)
         hours = max(counts.values()) - count + np.arange(count)
-        hits = rng.integers(1, reach + 1, count)
+        hits = rng.integers(1, longest + 1, count)
         hits = np.minimum(hits, np.arange(count)[::-1])  # a label ends at a bar that is there
         label = rng.integers(-1, 2, count)
         known = hits > 0
@@ -77,7 +69,7 @@ times_of_symbols = st.lists(
     embargo=st.integers(0, 30),
     parts=st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)),
 )
-def test_splits_are_what_brute_force_says(times, purge, embargo, parts):
+def test_splits_are_those_of_brute_force(times, purge, embargo, parts):
     train, val = parts[0] / sum(parts), parts[1] / sum(parts)
     config = split_config(purge, embargo, train, val, 1 - train - val)
     cuts = cut_times(times, config)
@@ -104,10 +96,10 @@ def test_splits_are_what_brute_force_says(times, purge, embargo, parts):
     purge=st.integers(3, 8),
     embargo=st.integers(0, 6),
 )
-def test_splits_are_disjoint_ordered_and_apart(seed, counts, missing, purge, embargo):
+def test_splits_are_disjoint_ordered_and_separated(seed, counts, missing, purge, embargo):
     names = ["AAA", "BBB", "CCC"][: len(counts)]
     frame = table(dict(zip(names, counts, strict=True)), seed, missing=list(missing))
-    splits, report = split_frame(frame, split_config(purge, embargo), [5], reach=3, min_rows=1)
+    splits, report = split_frame(frame, split_config(purge, embargo), [5], longest=3, min_rows=1)
     cuts = [pd.Timestamp(report["cuts"][name]) for name in ("val", "test")]
     for symbol in names:
         bars = frame[frame["symbol"] == symbol]["datetime"]
@@ -126,7 +118,7 @@ def test_splits_are_disjoint_ordered_and_apart(seed, counts, missing, purge, emb
 
 def test_the_report_states_rows_times_labels_and_shares():
     frame = table({"AAA": 200, "BBB": 180})
-    splits, report = split_frame(frame, split_config(), [5], reach=3, min_rows=1)
+    splits, report = split_frame(frame, split_config(), [5], longest=3, min_rows=1)
     own = splits["test"][splits["test"]["symbol"] == "BBB"]
     content = report["splits"]["test"]["BBB"]
     assert (content["first"], content["last"]) == (own["datetime"].min().isoformat(), own["datetime"].max().isoformat())
@@ -139,8 +131,8 @@ def test_the_report_states_rows_times_labels_and_shares():
     json.dumps(report, allow_nan=False)
 
 
-def test_weights_know_only_their_own_split_and_symbol_and_have_mean_one_over_train():
-    splits, _ = split_frame(table({"AAA": 300, "BBB": 250}), split_config(), [5], reach=3, min_rows=1)
+def test_weights_use_only_their_own_split_and_symbol_and_have_mean_one_over_train():
+    splits, _ = split_frame(table({"AAA": 300, "BBB": 250}), split_config(), [5], longest=3, min_rows=1)
     weights = splits["train"]["sample_weight_h5"]
     assert weights.dtype == np.float32
     assert weights.dropna().mean() == pytest.approx(1, abs=1e-6)
@@ -160,52 +152,52 @@ def test_a_train_split_without_labels_is_refused():
     frame = table({"AAA": 200})
     frame[["label_h5", "bars_to_hit_h5", "quality_h5"]] = pd.NA
     with pytest.raises(DataError, match=r"train: no row has a label_h5"):
-        split_frame(frame, split_config(), [5], reach=3, min_rows=1)
+        split_frame(frame, split_config(), [5], longest=3, min_rows=1)
 
 
-def test_a_purge_shorter_than_the_labels_reach_is_refused():
+def test_a_purge_shorter_than_the_longest_label_is_refused():
     check_purge(split_config(purge=3), 3)
     with pytest.raises(
         LeakageError, match=r"split\.purge_bars = 3: expected at least 4, .* raise split\.purge_bars to 4"
     ):
-        split_frame(table({"AAA": 200}), split_config(purge=3), [5], reach=4, min_rows=1)
+        split_frame(table({"AAA": 200}), split_config(purge=3), [5], longest=4, min_rows=1)
 
 
 def test_a_label_that_ends_in_the_next_split_is_refused():
     frame = table({"AAA": 100})
     frame.loc[60, "bars_to_hit_h5"] = 10  # row 70 is the first of val
-    message = r"AAA 1970-01-03T12:00:00\+00:00: bars_to_hit_h5 = 10 reaches into the next split"
+    message = r"AAA 1970-01-03T12:00:00\+00:00: bars_to_hit_h5 = 10: the label ends in the next split"
     with pytest.raises(LeakageError, match=message):
-        split_frame(frame, split_config(), [5], reach=3, min_rows=1)
+        split_frame(frame, split_config(), [5], longest=3, min_rows=1)
     frame.loc[60, "bars_to_hit_h5"] = 9
-    split_frame(frame, split_config(), [5], reach=3, min_rows=1)
+    split_frame(frame, split_config(), [5], longest=3, min_rows=1)
 
 
-def test_reach_says_how_many_bars_are_to_spare():
+def test_the_bars_to_spare_after_the_last_label_are_counted():
     part = table({"AAA": 20})
     part["bars_to_hit_h5"] = pd.array([3] * 20, "Int32")
-    assert check_reach(part, np.arange(20), 23, [5]) == 0
-    assert check_reach(part, np.arange(20), 30, [5]) == 7
+    assert check_label_ends(part, np.arange(20), 23, [5]) == 0
+    assert check_label_ends(part, np.arange(20), 30, [5]) == 7
     part["bars_to_hit_h5"] = pd.array([pd.NA] * 20, "Int32")
-    assert check_reach(part, np.arange(20), 20, [5]) == 19
+    assert check_label_ends(part, np.arange(20), 20, [5]) == 19
 
 
 def test_a_split_without_enough_rows_names_the_key_to_lower():
     frame = table({"AAA": 200, "BBB": 200})
     message = r"AAA: 3 rows are left in val, at least 12 are needed; lower split\.embargo_bars \(24\) or split\.purge"
     with pytest.raises(DataError, match=message):
-        split_frame(frame, split_config(purge=3, embargo=24), [5], reach=3, min_rows=12)
+        split_frame(frame, split_config(purge=3, embargo=24), [5], longest=3, min_rows=12)
     with pytest.raises(DataError, match=r"AAA: 0 rows are left in val, at least 1 are needed"):
-        split_frame(frame, split_config(embargo=100), [5], reach=3, min_rows=0)
+        split_frame(frame, split_config(embargo=100), [5], longest=3, min_rows=0)
 
 
 def test_a_symbol_that_starts_late_is_named():
     message = (
-        r"BBB: 0 rows are left in train, at least 1 are needed; after the warm-up it lasts from 1970-01-07T16:00:00.* "
-        r"for every symbol val starts 1970-01-06T20:00:00.* and test .*; give more of its bars or take it out of"
+        r"BBB: 0 rows are left in train, at least 1 are needed; after the warm-up its bars last from 1970-01-07T16:00"
+        r".* for every symbol val starts 1970-01-06T20:00:00.* and test .*; give more of its bars or take it out of"
     )
     with pytest.raises(DataError, match=message) as caught:
-        split_frame(table({"AAA": 200, "BBB": 40}), split_config(), [5], reach=3, min_rows=1)
+        split_frame(table({"AAA": 200, "BBB": 40}), split_config(), [5], longest=3, min_rows=1)
     assert "lower" not in str(caught.value)
 
 
@@ -277,11 +269,11 @@ def test_the_scaler_makes_the_same_bytes_after_json_and_from_float32(tmp_path):
     assert first.to_numpy().tobytes() == second.to_numpy().tobytes()
 
 
-def test_the_scaler_ignores_other_columns_and_misses_its_own():
+def test_the_scaler_ignores_other_columns_and_needs_its_own():
     scaler = Scaler.fit(features(0), ROBUST)
     shuffled = features(1)[["rare", "constant", "heavy", "normal"]].assign(close=1.0)
     pd.testing.assert_frame_equal(scaler.transform(shuffled), scaler.transform(features(1)))
-    with pytest.raises(DataError, match=r"scaler: expected column 'heavy'"):
+    with pytest.raises(DataError, match=r"scaler: column 'heavy' is missing"):
         scaler.transform(features(1).drop(columns="heavy"))
 
 
@@ -302,9 +294,9 @@ def test_features_are_neither_keys_nor_prices_nor_labels():
     assert feature_columns([*columns, "Close", "MAE_H5", "x_h"]) == ["ret_5", "h5_x", "x_h"]
 
 
-def test_symbols_must_lie_together():
+def test_the_rows_of_a_symbol_must_be_consecutive():
     assert symbol_slices(pd.Series(["A", "A", "B"])) == {"A": slice(0, 2), "B": slice(2, 3)}
-    with pytest.raises(DataError, match="sorted by symbol"):
+    with pytest.raises(DataError, match="sort the table by symbol"):
         symbol_slices(pd.Series(["A", "B", "A"]))
 
 

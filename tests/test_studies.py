@@ -1,4 +1,4 @@
-"""Studies in the store: written while tuning, completed after a kill or an outage, brought in from files."""
+"""Studies in the store: written while tuning, completed after a kill or an outage, added from files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stored(tmp_path, monkeypatch):
     return paths
 
 
-def test_a_study_is_one_run_with_a_nested_run_a_trial_also_after_a_kill(stored):
+def test_a_study_is_one_run_with_one_nested_run_per_trial_also_after_a_kill(stored):
     def interrupted():
         with tracking.open_study(stored, "logistic_h5", "abc", {"n_trials": 2}) as study:
             study.log(record(0, value=1.05))
@@ -70,27 +70,27 @@ def test_a_study_is_one_run_with_a_nested_run_a_trial_also_after_a_kill(stored):
     assert tracking.sync_studies(stored) == []
 
 
-def test_a_study_from_the_cache_is_brought_in_once(stored):
+def test_a_study_from_the_cache_is_added_once(stored):
     assert tracking.sync_studies(stored) == ["tune logistic_h5"]
     assert tracking.sync_studies(stored) == []
     assert [row[3] for row in runs_in(stored.store / "mlflow.db")] == ["complete", "failed", None]
 
 
-def test_a_store_that_is_gone_costs_one_line_and_no_trial(stored, monkeypatch, capsys):
+def test_an_unreachable_store_costs_one_line_and_no_trial(stored, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with tracking.open_study(stored, "logistic_h5", "abc", {}) as study:
         study.finish([record(0, value=1.05)])
     warning = capsys.readouterr().err.splitlines()
     assert len(warning) == 1
-    assert "tune logistic_h5 goes on untracked, run `barcast sync` later" in warning[0]
+    assert "tune logistic_h5 continues untracked, run `barcast sync` later" in warning[0]
 
 
 class TestStudies:
-    """What `tune` leaves in the store when the store goes away, and `sync` afterwards."""
+    """What `tune` writes if the store becomes unreachable, and what `sync` adds afterwards."""
 
     @pytest.fixture
     def tuned(self, paths: Paths) -> Paths:
-        """A study of three trials as it lies on disk."""
+        """A study of three trials on disk."""
         folder = paths.tune / "gru_h5"
         study = {"best": {"value": 1.05}, "metric": "log_loss", "direction": "minimize", "key": "abc"}
         write_json(folder / "study.json", study)
@@ -98,8 +98,8 @@ class TestStudies:
         pd.DataFrame({**columns, "param.depth": ["1", "2", "3"]}).to_parquet(folder / "trials.parquet")
         return paths
 
-    def cut_off(self, paths: Paths, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-        """Tune three trials; the store goes away in the second, as `at` is called."""
+    def interrupt(self, paths: Paths, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+        """Tune three trials; the store fails in the second, when `at` is called."""
         with monkeypatch.context() as away, tracking.open_study(paths, "gru_h5", "abc", {}) as study:
             for trial in studies._records(paths.tune / "gru_h5/trials.parquet"):
                 study.log(trial)
@@ -114,11 +114,11 @@ class TestStudies:
         return sorted(found)
 
     @pytest.mark.parametrize("at", ["studies._log_trial", "runs.log_params", "runs.log_points"])
-    def test_one_that_the_store_cut_off_is_completed(
+    def test_an_interrupted_study_is_completed(
         self, tuned: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: str
     ) -> None:
-        self.cut_off(tuned, monkeypatch, f"barcast.tracking.{at}")
-        assert "tune gru_h5 goes on untracked, run `barcast sync` later" in capsys.readouterr().err
+        self.interrupt(tuned, monkeypatch, f"barcast.tracking.{at}")
+        assert "tune gru_h5 continues untracked, run `barcast sync` later" in capsys.readouterr().err
         assert tracking.sync_studies(tuned) == ["tune gru_h5"]
         whole = [("0", "FINISHED", 1.07), ("1", "FINISHED", 1.05), ("2", "FINISHED", 1.06)]
         assert self.numbers(tuned) == whole
@@ -128,18 +128,18 @@ class TestStudies:
         assert tracking.sync_studies(tuned) == []
         assert self.numbers(tuned) == whole
 
-    def test_one_that_lacks_a_trial_is_completed(self, tuned: Paths) -> None:
+    def test_a_study_that_lacks_a_trial_is_completed(self, tuned: Paths) -> None:
         with tracking.open_study(tuned, "gru_h5", "abc", {}) as study:
-            study.log(next(studies._records(tuned.tune / "gru_h5/trials.parquet")))
+            study.log(studies._records(tuned.tune / "gru_h5/trials.parquet")[0])
         assert tracking.sync_studies(tuned) == ["tune gru_h5"]
         assert len(self.numbers(tuned)) == 3
 
-    def test_one_that_is_being_tuned_now_is_left_alone(self, tuned: Paths) -> None:
+    def test_a_study_that_is_being_tuned_now_is_not_touched(self, tuned: Paths) -> None:
         opened = store.connect(tuned)
         with pytest.raises(KeyboardInterrupt), tracking.open_study(tuned, "gru_h5", "abc", {}):
             raise KeyboardInterrupt
         (parent,) = all_runs(tuned)
         opened.client.set_tag(parent.info.run_id, "process", f"{socket.gethostname()}:999999999:0")
-        with tracking.open_study(tuned, "gru_h5", "abc", {}):  # goes on in this process
+        with tracking.open_study(tuned, "gru_h5", "abc", {}):  # continues in this process
             assert tracking.sync_studies(tuned) == []
             assert statuses(tuned) == ["RUNNING"]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.data import synthetic
-from barcast.data.bars import KEYS, OHLCV, bar_spacing, check_bars, find_gaps
+from barcast.data.bars import bar_spacing, check_bars, find_gaps
+from barcast.data.frames import KEYS, OHLCV, SPLITS
 from barcast.data.synthetic import FUTURES, Sessions, synthetic_bars, synthetic_splits, write_splits
-from barcast.paths import SPLITS
 
 SMALL = {"n_rows": (600, 201, 200), "n_features": 9}
 
@@ -106,7 +106,7 @@ def test_two_seeds_and_two_symbols_give_independent_bars() -> None:
 # ---- splits ----
 
 
-def test_the_full_shape_is_that_of_the_files_it_stands_for() -> None:
+def test_the_full_shape_is_that_of_real_files() -> None:
     frames = synthetic_splits(seed=0)
     assert list(frames) == list(SPLITS)
     assert [frame.shape for frame in frames.values()] == [(87_094, 126), (18_591, 126), (18_592, 126)]
@@ -125,7 +125,7 @@ def test_the_full_shape_is_that_of_the_files_it_stands_for() -> None:
     seed=st.integers(0, 1_000), signal=st.sampled_from([0.0, 0.4, 1.0]), lags=st.sets(st.integers(0, 30), min_size=1)
 )
 @settings(max_examples=15, deadline=None)
-def test_splits_are_reproducible_ordered_and_apart(seed: int, signal: float, lags: set[int]) -> None:
+def test_splits_are_reproducible_ordered_and_separated(seed: int, signal: float, lags: set[int]) -> None:
     frames = synthetic_splits(seed=seed, **SMALL, horizons=(3,), signal=signal, signal_lags=sorted(lags))
     again = synthetic_splits(seed=seed, **SMALL, horizons=(3,), signal=signal, signal_lags=sorted(lags))
     assert [len(frame) for frame in frames.values()] == [600, 201, 200]
@@ -151,7 +151,7 @@ def lagged_score(frame: pd.DataFrame, lags: tuple[int, ...]) -> pd.Series:
 
 
 @pytest.mark.parametrize("lags", [(0,), (7,), (3, 7, 13)])
-def test_labels_and_next_returns_follow_the_features_at_the_lags_named_alone(lags: tuple[int, ...]) -> None:
+def test_labels_and_next_returns_follow_the_features_at_the_given_lags_only(lags: tuple[int, ...]) -> None:
     frames = synthetic_splits(seed=1, n_rows=(40_000, 500, 500), n_features=8, signal=0.5, signal_lags=lags)
     train = frames["train"]
     score = lagged_score(train, lags)
@@ -165,7 +165,7 @@ def test_labels_and_next_returns_follow_the_features_at_the_lags_named_alone(lag
     assert noise.abs().max() < 0.02
 
 
-def test_without_a_signal_nothing_is_to_be_found_and_with_all_of_it_nothing_is_left_open() -> None:
+def test_without_a_signal_there_is_nothing_to_predict_and_with_a_full_one_everything() -> None:
     blind = synthetic_splits(seed=2, n_rows=(20_000, 100, 100), n_features=6, signal=0.0)["train"]
     assert abs(lagged_score(blind, (0,)).corr(blind["label_h5"])) < 0.03
     clear = synthetic_splits(seed=2, n_rows=(20_000, 100, 100), n_features=6, signal=1.0)["train"]

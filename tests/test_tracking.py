@@ -1,4 +1,4 @@
-"""Runs in a real SQLite store: written while training, restored from files; and a store that is gone."""
+"""Runs in a real SQLite store: written while training, restored from files; and a store that is unreachable."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ from _tracked import (
     write,
 )
 from barcast import tracking
-from barcast.config import dump_yaml
+from barcast.cache import keys
+from barcast.cache.keys import cell_key
 from barcast.errors import ConfigError, DataError
 from barcast.paths import Paths
 from barcast.tracking import record, runs, store
-from barcast.tracking.cells import evaluation_digest, is_evaluated
+from barcast.tracking.cells import evaluation_digest, is_evaluated, locked_stages
+from barcast.yaml_io import dump_yaml
 
 pytest_plugins = ("_tracked",)
 
@@ -65,44 +67,42 @@ MODEL_ARTIFACTS = ["model/booster.ubj", "model/model.json"]
 
 
 class TestCellKey:
-    @pytest.mark.parametrize("name", tracking.cells._inputs(5, ("train", "val")))
+    @pytest.mark.parametrize("name", keys._inputs(5, ("train", "val")))
     def test_changes_with_every_file_that_training_reads(self, inputs: Paths, name: str) -> None:
-        before = tracking.cell_key(inputs, "xgboost", 5)
+        before = cell_key(inputs, "xgboost", 5)
         write(inputs.windows / name, b"changed")
-        assert tracking.cell_key(inputs, "xgboost", 5) != before
+        assert cell_key(inputs, "xgboost", 5) != before
 
     def test_changes_with_the_spec(self, inputs: Paths) -> None:
-        before = tracking.cell_key(inputs, "xgboost", 5)
+        before = cell_key(inputs, "xgboost", 5)
         write(
             inputs.spec("xgboost_h5"), inputs.spec("xgboost_h5").read_bytes().replace(b"max_depth: 6", b"max_depth: 8")
         )
-        assert tracking.cell_key(inputs, "xgboost", 5) != before
+        assert cell_key(inputs, "xgboost", 5) != before
 
     def test_ignores_every_other_file(self, inputs: Paths) -> None:
-        before = tracking.cell_key(inputs, "xgboost", 5)
-        read = {inputs.windows / name for name in tracking.cells._inputs(5, ("train", "val"))} | {
-            inputs.spec("xgboost_h5")
-        }
+        before = cell_key(inputs, "xgboost", 5)
+        read = {inputs.windows / name for name in keys._inputs(5, ("train", "val"))} | {inputs.spec("xgboost_h5")}
         others = [path for path in inputs.root.rglob("*") if path.is_file() and path not in read]
         assert len(others) == 4 + 1 + 3  # the test split and its labels, the other horizon's labels
         for path in others:
             write(path, b"changed")
-        assert tracking.cell_key(inputs, "xgboost", 5) == before
+        assert cell_key(inputs, "xgboost", 5) == before
 
     def test_is_the_same_at_another_place(self, inputs: Paths, tmp_path: Path) -> None:
         shutil.copytree(inputs.root, tmp_path / "copy")
-        assert tracking.cell_key(Paths(tmp_path / "copy"), "xgboost", 5) == tracking.cell_key(inputs, "xgboost", 5)
+        assert cell_key(Paths(tmp_path / "copy"), "xgboost", 5) == cell_key(inputs, "xgboost", 5)
 
     def test_names_what_is_missing(self, inputs: Paths) -> None:
         (inputs.windows / "val/ends.npy").unlink()
         with pytest.raises(DataError, match=r"val/ends\.npy: no such window file; run `dvc repro window` first"):
-            tracking.cell_key(inputs, "xgboost", 5)
+            cell_key(inputs, "xgboost", 5)
         with pytest.raises(ConfigError, match=r"specs/lstm_h5\.yaml: no such file; run `dvc repro spec` first"):
-            tracking.cell_key(inputs, "lstm", 5)
+            cell_key(inputs, "lstm", 5)
 
 
 class TestTraining:
-    def test_run_has_all_of_it(
+    def test_run_is_complete(
         self, paths: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("DVC_EXP_NAME", "muddy-moth")
@@ -123,7 +123,7 @@ class TestTraining:
             "model": "xgboost",
             "horizon": "5",
             "cell": "xgboost_h5",
-            "cell_key": tracking.cell_key(paths, "xgboost", 5),
+            "cell_key": cell_key(paths, "xgboost", 5),
             "restored": "false",
             "dvc_exp_name": "muddy-moth",
             "git_revision": revision,
@@ -163,7 +163,7 @@ class TestTraining:
             build_training(paths)
 
     @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
-    def test_failure_is_recorded_and_goes_on(self, paths: Paths, error: type[BaseException], status: str) -> None:
+    def test_failure_is_recorded_and_raised(self, paths: Paths, error: type[BaseException], status: str) -> None:
         def body() -> None:
             with tracking.open_run(paths, "xgboost", 5) as log:
                 log(HISTORY[0], 0)
@@ -196,7 +196,7 @@ class TestTraining:
 class TestDeadRuns:
     def start(self, paths: Paths, process: str | None) -> None:
         opened = store.connect(paths)
-        cell = tracking.Cell("xgboost", 5, tracking.cell_key(paths, "xgboost", 5))
+        cell = tracking.Cell("xgboost", 5, cell_key(paths, "xgboost", 5))
         run_id = runs.start(opened, paths, cell, restored=False)
         runs.own_runs.discard(run_id)
         if process:
@@ -226,7 +226,7 @@ class TestDeadRuns:
         train(paths)
         assert statuses(paths) == ["KILLED", "FINISHED"]
 
-    def test_run_of_a_living_process_is_left_alone(self, paths: Paths) -> None:
+    def test_run_of_a_living_process_is_kept(self, paths: Paths) -> None:
         import psutil
 
         parent = psutil.Process(os.getppid())
@@ -236,7 +236,7 @@ class TestDeadRuns:
         assert tracking.sync(paths, ["xgboost_h5"]).refreshed == ("xgboost_h5",)  # it has the cell's key
         assert statuses(paths) == ["RUNNING"]
 
-    def test_another_machine_is_believed_for_a_day(self, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_run_of_another_machine_is_kept_for_a_day(self, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         self.start(paths, "elsewhere:1:1000000000")
         tracking.sync(paths, ["xgboost_h5"])
         assert statuses(paths) == ["RUNNING"]
@@ -261,7 +261,7 @@ class TestEvaluation:
         assert artifacts(paths, run) == sorted(EVALUATION_ARTIFACTS + MODEL_ARTIFACTS)
         assert capfd.readouterr() == ("", "")
 
-    def test_twice_is_once_and_a_change_is_one_more_value(self, paths: Paths) -> None:
+    def test_logging_twice_adds_nothing_and_a_change_adds_one_value(self, paths: Paths) -> None:
         train(paths)
         build_evaluation(paths)
         for _ in range(2):
@@ -273,17 +273,17 @@ class TestEvaluation:
         assert history(paths, run, "test/sharpe") == [(0, -0.5)]
         assert run.data.metrics["test/log_loss"] == 1.06
 
-    def test_creates_the_run_where_there_is_none(self, paths: Paths) -> None:
+    def test_creates_a_missing_run(self, paths: Paths) -> None:
         build_training(paths)
         build_evaluation(paths)
         tracking.log_evaluation(paths, "xgboost_h5")
         (run,) = all_runs(paths)
         assert (run.info.status, run.data.tags["restored"]) == ("FINISHED", "true")
 
-    def test_without_a_training_it_says_so(self, paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_without_a_training_it_warns(self, paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
         build_evaluation(paths)
         tracking.log_evaluation(paths, "xgboost_h5")
-        assert "xgboost_h5: no finished training here, nothing was logged" in capsys.readouterr().err
+        assert "xgboost_h5: no finished training; nothing was logged" in capsys.readouterr().err
         assert statuses(paths) == []
 
 
@@ -345,12 +345,12 @@ class TestSync:
         build_evaluation(inputs)
         cell = tracking.cell_on_disk(inputs, "xgboost_h5")
         assert cell is not None
-        assert is_evaluated(inputs, cell)
+        assert is_evaluated(inputs, cell, locked_stages(inputs))
         path = inputs.run("xgboost_h5") / part
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert not is_evaluated(inputs, cell)
+        assert not is_evaluated(inputs, cell, locked_stages(inputs))
 
-    def test_evaluate_itself_runs_before_the_lock_knows(self, paths: Paths) -> None:
+    def test_evaluate_logs_before_the_lock_is_written(self, paths: Paths) -> None:
         train(paths)
         build_evaluation(paths)
         build_lock(paths, wrote="new.dir", read="old.dir")
@@ -366,7 +366,7 @@ class TestSync:
             seen.add(evaluation_digest(paths, "xgboost_h5"))
         assert len(seen) == 1 + len(EVALUATION_ARTIFACTS)
 
-    def test_one_process_at_a_time_brings_a_cell_in(self, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_process_at_a_time_adds_a_cell(self, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         build_training(paths)
         build_evaluation(paths)
         monkeypatch.setattr(store, "_LOCK_SECONDS", 0.2)
@@ -395,15 +395,15 @@ class TestSync:
 class TestUnreachable:
     @pytest.fixture
     def hanging(self) -> Iterator[str]:
-        """A server that takes connections and never answers."""
+        """A server that accepts connections and never responds."""
         with closing(socket.socket()) as server:
             server.bind(("127.0.0.1", 0))
             server.listen()
             yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
     def check(self, paths: Paths, uri: str, reason: str, err: str) -> None:
-        """One line after a whole training; and `sync` says the same."""
-        remedy = "xgboost_h5 goes on untracked, run `barcast sync` later"
+        """One line after a complete training; `sync` gives the same reason."""
+        remedy = "xgboost_h5 continues untracked, run `barcast sync` later"
         assert re.fullmatch(rf"warning: MLflow store {re.escape(uri)}: .*{reason}.*; {remedy}\n", err)
         with pytest.raises(tracking.TrackingError, match=reason):
             tracking.sync(paths, ["xgboost_h5"])
@@ -417,18 +417,18 @@ class TestUnreachable:
             ("sqlite:////proc/nothing/mlflow.db", "No such file or directory"),
             ("sqlite:////proc/mlflow.db", "No such file or directory"),
             ("postgresql+psycopg://me@/db?host=/no/such/folder", "No such file or directory"),
-            ("postgresql://host:abc/db", "the port is no number; set MLFLOW_TRACKING_URI to an address such as"),
+            ("postgresql://host:abc/db", "the port is not a number; set MLFLOW_TRACKING_URI to an address such as"),
             ("postgresql://a..b/db", "label empty or too long"),
             ("http://[::1", "Invalid IPv6 URL"),
             ("foo://bar", "unsupported URI 'foo://bar'"),
             ("/tmp/mlruns", "filesystem tracking backend"),
         ],
     )
-    def test_training_ends_well(
+    def test_training_finishes(
         self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], uri: str, reason: str
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        import mlflow.tracking  # noqa: F401  # its seconds are not the store's
+        import mlflow.tracking  # noqa: F401  # its import time is not the store's
 
         started = time.monotonic()
         train(inputs)
@@ -437,29 +437,27 @@ class TestUnreachable:
         assert out == ""
         self.check(inputs, uri, reason, err)
 
-    def test_database_that_never_answers(self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, hanging: str) -> None:
+    def test_database_that_never_responds(self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, hanging: str) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", hanging.replace("http", "postgresql+psycopg"))
         monkeypatch.setattr(store, "_PROBE_SECONDS", 1.0)
         started = time.monotonic()
         with pytest.raises(tracking.TrackingError, match="timeout expired"):
             store.connect(inputs)
-        assert time.monotonic() - started < 15  # MLflow's own defaults: for ever
+        assert time.monotonic() - started < 15  # MLflow's own defaults: forever
 
-    def test_server_that_never_answers(
+    def test_server_that_never_responds(
         self, inputs: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], hanging: str
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", hanging)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-        import mlflow.tracking  # noqa: F401  # its seconds are not the store's
+        import mlflow.tracking  # noqa: F401  # its import time is not the store's
 
         started = time.monotonic()
         train(inputs)
         assert time.monotonic() - started < 15  # MLflow's own defaults: minutes
         self.check(inputs, hanging, "timed out", capfd.readouterr().err)
 
-    def test_waits_are_short_unless_the_user_says_otherwise(
-        self, paths: Paths, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_waits_are_short_unless_the_user_sets_them(self, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
         store.connect(paths)
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
@@ -474,7 +472,7 @@ class TestUnreachable:
             train(paths)
             self.check(paths, tracking.store_uri(paths), "database is locked", capfd.readouterr().err)
 
-    def test_no_database_file(self, paths: Paths, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_file_that_is_not_a_database(self, paths: Paths, capfd: pytest.CaptureFixture[str]) -> None:
         write(paths.store / "mlflow.db", b"no database" * 1000)
         train(paths)
         self.check(paths, tracking.store_uri(paths), "not a database", capfd.readouterr().err)
@@ -492,7 +490,7 @@ class TestUnreachable:
             build_training(paths)
         assert capfd.readouterr().err == (
             f"warning: MLflow store sqlite:///{database}: unable to open database file; "
-            "xgboost_h5 goes on untracked, run `barcast sync` later\n"
+            "xgboost_h5 continues untracked, run `barcast sync` later\n"
         )
         assert not database.exists()
         aside.rename(database)
@@ -540,15 +538,13 @@ class TestWhere:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
         assert tracking.store_uri(inputs) == "http://server:5000"
 
-    def test_relative_sqlite_path_counts_from_the_real_root(
-        self, inputs: Paths, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_relative_sqlite_path_starts_at_the_real_root(self, inputs: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
         assert tracking.store_uri(inputs) == f"sqlite:///{inputs.root.resolve()}/runs.db"
         monkeypatch.setenv("DVC_ROOT", "/real")
         assert tracking.store_uri(inputs) == "sqlite:////real/runs.db"
 
-    def test_folder_with_an_odd_name(self, paths: Paths, tmp_path: Path) -> None:
+    def test_folder_with_special_characters(self, paths: Paths, tmp_path: Path) -> None:
         odd = Paths(tmp_path / "50%20 off? #1")
         paths.root.rename(odd.root)
         train(odd)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.errors import DataError
-from barcast.evaluation.trading import backtest
+from barcast.evaluation.backtest import backtest
 
 START = pd.Timestamp("2021-03-01", tz="UTC")
 HALF_HOUR = pd.Timedelta("30min")
@@ -25,7 +25,7 @@ def random_bars(seed: int, symbols: int = 3, length: int = 60) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     parts = []
     for number in range(symbols):
-        steps = np.sort(rng.choice(length * 2, length, replace=False)).tolist()  # each symbol has its own holes
+        steps = np.sort(rng.choice(length * 2, length, replace=False)).tolist()  # each symbol has its own gaps
         closes = (100 * np.exp(rng.normal(0, 0.01, length).cumsum())).tolist()
         parts.append(bars(closes, rng.integers(-1, 2, length).tolist(), f"S{number}", steps))
     return pd.concat(parts).sample(frac=1, random_state=seed)
@@ -107,7 +107,7 @@ def test_a_position_is_closed_at_the_symbols_last_bar():
     assert result.metrics["trades"] == 1
 
 
-def test_a_hole_is_held_through():
+def test_a_gap_is_held_through():
     near, far = bars([100, 100, 120], [1, 1, 0]), bars([100, 100, 120], [1, 1, 0], steps=[0, 1, 500])
     assert backtest(far, 0).metrics["total_return"] == pytest.approx(backtest(near, 0).metrics["total_return"])
     assert backtest(far, 0).metrics["total_return"] == pytest.approx(0.2)
@@ -119,7 +119,7 @@ def test_no_position_leaks_from_one_symbol_into_the_next():
     assert together.equity["equity"].tolist() == pytest.approx([1, 1.05, 1.05**2])
 
 
-def test_half_the_portfolio_rests_while_its_symbol_has_no_bar():
+def test_half_the_portfolio_earns_nothing_while_its_symbol_has_no_bar():
     first, second = bars([100, 110], [1, 0], "AAA"), bars([100, 110], [1, 0], "BBB", steps=[1, 2])
     assert backtest(pd.concat([first, second]), 0).equity["equity"].tolist() == pytest.approx([1, 1.05, 1.05**2])
 
@@ -167,7 +167,7 @@ def test_trades_add_up_to_the_portfolio(seed, cost_bps):
 
 
 @pytest.mark.parametrize("close", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_close_that_is_no_price(close):
+def test_a_close_that_is_not_a_price(close):
     frame = bars([100, close, 100], [1, 1, 1], "XRP")
     with pytest.raises(DataError, match=r"XRP at 2021-03-01 00:30:00\+00:00: close = .*: expected a price above 0"):
         backtest(frame, 5)

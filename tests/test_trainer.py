@@ -9,11 +9,13 @@ import yaml
 
 from _cells import FEATURES, register_stubs, write_windows
 from barcast import tracking
-from barcast.data.windows import DatasetConfig
+from barcast.cache.keys import cell_key
+from barcast.data.dataset import DatasetConfig
 from barcast.errors import ConfigError, ModelError
-from barcast.models.base import BaseModel, log_loss
+from barcast.models.base import BaseModel
 from barcast.models.registry import ModelRegistry
 from barcast.paths import Paths
+from barcast.probabilities import log_loss
 from barcast.stages import repeat
 from barcast.stages.train import main, train
 from barcast.training.trainer import Trainer
@@ -96,7 +98,7 @@ def test_the_stage_writes_checkpoint_and_live_files_the_same_bytes_twice(paths):
 def test_another_library_version_than_the_spec_names_is_refused(paths):
     write_spec(paths, {"numpy": "1.0"})
     with pytest.raises(
-        ConfigError, match=r"stub_h5: its spec names numpy 1.0, but 2\..* is installed; run `pip install"
+        ConfigError, match=r"stub_h5: its spec lists numpy 1.0, but 2\..* is installed; run `pip install"
     ):
         train("stub", 5, paths)
     assert not paths.runs.exists()
@@ -118,7 +120,7 @@ def test_a_failed_training_leaves_the_last_result(paths, monkeypatch):
 
 def test_what_is_kept_of_a_training_goes_once_its_model_is_saved_and_scored(paths, monkeypatch):
     write_spec(paths, {})
-    kept = paths.unfinished("stub_h5") / tracking.cell_key(paths, "stub", 5)
+    kept = paths.unfinished("stub_h5") / cell_key(paths, "stub", 5)
     kept.mkdir(parents=True)
 
     def fill_up(model, path):
@@ -153,7 +155,7 @@ def test_a_kill_after_the_model_is_saved_does_not_pair_it_with_the_key_before(pa
     stopped("barcast.training.trainer.Trainer.evaluate", KeyboardInterrupt(), paths, monkeypatch)
     assert tracking.cell_on_disk(paths, "stub_h5") is None
     train("stub", 5, paths)
-    assert tracking.cell_on_disk(paths, "stub_h5").key == tracking.cell_key(paths, "stub", 5) != first
+    assert tracking.cell_on_disk(paths, "stub_h5").key == cell_key(paths, "stub", 5) != first
 
 
 def test_a_model_that_can_not_be_saved_leaves_the_last_result(paths, monkeypatch):

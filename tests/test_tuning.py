@@ -1,4 +1,4 @@
-"""Tuning: what a trial is, what is kept of it, what a kill leaves, and that no fold looks beyond train."""
+"""Tuning: trials and their rows, studies that resume after a kill, and folds that never look beyond train."""
 
 import ast
 import io
@@ -17,29 +17,31 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from optuna.trial import TrialState
 
 import barcast
 from _cells import FEATURES, Stub, StubConfig, register_stubs, write_windows
-from barcast.config import load_yaml, validate
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+from barcast.config import validate
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError, ModelError, TuningError
+from barcast.evaluation.backtest import backtest
 from barcast.evaluation.metrics import classification_metrics
-from barcast.evaluation.trading import backtest
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params, resolve_model
 from barcast.paths import Paths
-from barcast.tuning._pruning import StepMedianPruner, Steps
-from barcast.tuning._scores import sharpe_per_bar
-from barcast.tuning._workers import worker_threads
+from barcast.tuning.fold_scaler import FoldScaler
+from barcast.tuning.fold_scores import FoldScoring, sharpe_per_bar
 from barcast.tuning.folds import FoldSplit
-from barcast.tuning.progress import StudyProgress
-from barcast.tuning.scaling import FoldScaler
+from barcast.tuning.search import StepMedianPruner, Steps
 from barcast.tuning.search_space import parse_space
-from barcast.tuning.settings import DIRECTIONS, UNDIRECTED, FoldScoring, StudyConfig, TuneConfig
+from barcast.tuning.settings import DIRECTIONS, UNDIRECTED, StudyConfig, TuneConfig
+from barcast.tuning.study_result import StudyProgress
 from barcast.tuning.tuner import OptunaModelTuner
+from barcast.tuning.workers import worker_threads
+from barcast.yaml_io import load_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -58,7 +60,7 @@ SCORING = FoldScoring(cost_bps=1.0, calibration_bins=5)
 
 
 class Slow(Stub):
-    """A stub that reports what its sharpness says, round by round; `boom` and `stop` make it fail in between."""
+    """A stub that reports losses by its sharpness, round by round; `boom` and `stop` make it fail in between."""
 
     boom = None
     stop = None
@@ -122,7 +124,7 @@ def written(result, folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_study_finds_what_the_folds_favour(windows):
+def test_the_best_trial_has_the_best_mean_over_the_folds(windows):
     result = tuner(windows, n_trials=15).tune()
     frame = result.frame
     assert frame["state"].tolist() == ["complete"] * 15
@@ -141,9 +143,9 @@ def test_a_study_finds_what_the_folds_favour(windows):
 def test_trial_0_is_the_cell_to_the_last_digit(windows, own, entry):
     study = tuner(windows, space={"sharpness": entry}, n_trials=2)
     study.config = study.config.model_copy(update={"sharpness": own})
-    drawn = study.tune().frame["param.sharpness"].astype(float)
-    assert drawn[0] == own
-    assert float(f"{drawn[1]:.4g}") == drawn[1]
+    sampled = study.tune().frame["param.sharpness"].astype(float)
+    assert sampled[0] == own
+    assert float(f"{sampled[1]:.4g}") == sampled[1]
 
 
 def test_a_trial_is_scored_as_by_hand(windows):
@@ -182,7 +184,7 @@ def test_the_same_study_writes_the_same_bytes(windows, tmp_path):
         assert str(tmp_path).encode() not in content, name
 
 
-def test_an_interrupted_study_goes_on_as_if_nothing_had_been(windows, tmp_path):
+def test_an_interrupted_study_resumes_to_the_same_bytes(windows, tmp_path):
     def run(name, **changes):
         return tuner(windows, "tried", ledger=tmp_path / f"{name}/s.journal", pruner="median", **changes)
 
@@ -200,8 +202,8 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(windows, tmp_path):
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_cut_after_any_draw_or_decision_a_study_ends_the_same(windows, tmp_path, pruner):
-    """Between two draws, between a pruner's note, the reason and the end of a trial: wherever a kill may fall."""
+def test_a_study_cut_after_any_sample_or_decision_ends_the_same(windows, tmp_path, pruner):
+    """Between two samples, or between a pruner's note, the reason and the end of a trial: wherever a kill may come."""
     space = {**SPACE, "max_rounds": {"int": [15, 20]}, "early_stopping": {"choice": [True, False]}}
 
     def run(name):
@@ -218,14 +220,14 @@ def test_cut_after_any_draw_or_decision_a_study_ends_the_same(windows, tmp_path,
         pd.testing.assert_frame_equal(run(f"{kept}").frame, whole, obj=lines[kept - 1].decode())
 
 
-def test_importances_are_of_the_trials_that_are_shown(windows, tmp_path):
-    """What the ledger holds beyond them must not show."""
+def test_importances_are_of_the_trials_in_the_result(windows, tmp_path):
+    """What the study holds beyond them must not change an output."""
     space, ledger = {**SPACE, "max_rounds": {"int": [1, 20]}}, tmp_path / "s.journal"
-    alone = tuner(windows, "tried", space, n_trials=4).tune()
+    separate = tuner(windows, "tried", space, n_trials=4).tune()
     tuner(windows, "tried", space, ledger, n_trials=9).tune()
     fewer = tuner(windows, "tried", space, ledger, n_trials=4).tune()
-    assert len(alone.importances) == 2
-    pd.testing.assert_frame_equal(fewer.importances, alone.importances)
+    assert len(separate.importances) == 2
+    pd.testing.assert_frame_equal(fewer.importances, separate.importances)
 
 
 def test_more_trials_later_are_the_same_as_at_once_and_nothing_is_repeated(windows, tmp_path):
@@ -238,7 +240,7 @@ def test_more_trials_later_are_the_same_as_at_once_and_nothing_is_repeated(windo
     assert (len(seen), fewer.frame["number"].tolist()) == (4, [0, 1, 2])
 
 
-def test_a_torn_journal_and_a_dead_writers_lock_are_mended(windows, tmp_path):
+def test_a_torn_journal_and_a_dead_writers_lock_are_cleaned_up(windows, tmp_path):
     journal = tmp_path / "s.journal"
     expected = written(tuner(windows).tune(), tmp_path / "e")
     tuner(windows, ledger=journal, n_trials=4).tune()
@@ -252,7 +254,7 @@ def test_a_torn_journal_and_a_dead_writers_lock_are_mended(windows, tmp_path):
     assert not (tmp_path / "other.folds.xyz").exists()
 
 
-def test_two_runs_of_one_journal_do_not_meet(windows, tmp_path):
+def test_a_journal_is_used_by_one_run_at_a_time(windows, tmp_path):
     journal = tmp_path / "s.journal"
 
     def meanwhile(trial):
@@ -272,12 +274,12 @@ def test_a_failing_trial_is_a_row_and_not_the_end(windows):
     assert failed["value"].isna().all()
     assert (failed["param.sharpness"] > 2).all()
     Tried.boom = 0.0
-    with pytest.raises(TuningError, match="tried: none of 2 trials came to its end; the first: ValueError: sharpness"):
+    with pytest.raises(TuningError, match=r"tried: no trial completed \(2 started\); the first: ValueError: sharpness"):
         tuner(windows, "tried", n_trials=2).tune()
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_hopeless_trials_are_given_up(windows, pruner):
+def test_hopeless_trials_are_pruned(windows, pruner):
     frame = tuner(windows, "tried", n_trials=20, pruner=pruner).tune().frame
     pruned = frame[frame["state"] == "pruned"]
     assert len(pruned) > 2
@@ -288,8 +290,8 @@ def test_hopeless_trials_are_given_up(windows, pruner):
 
 
 @pytest.mark.parametrize("name", ["prior", "logistic", "xgboost", "lightgbm", "catboost", "lstm"])
-def test_every_library_can_be_stopped_by_its_own_log(name, tmp_path):
-    """Whatever library is below (the networks share theirs): what the log raises comes out as it is, and soon."""
+def test_every_library_can_be_stopped_by_its_log(name, tmp_path):
+    """Any library (the networks share theirs): what the log raises comes out unchanged, at once."""
     paths = Paths(tmp_path)
     write_windows(paths, bars=60)
     dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=5))
@@ -309,7 +311,7 @@ def test_every_library_can_be_stopped_by_its_own_log(name, tmp_path):
     assert calls == [0]
 
 
-def test_the_median_is_taken_step_by_step_so_a_hard_fold_is_not_held_against_a_trial():
+def test_the_median_is_taken_per_step_so_a_hard_fold_does_not_count_against_a_trial():
     study = optuna.create_study(direction="minimize", pruner=StepMedianPruner(2, 0))
     for easy, hard in ((1.0, 1.2), (1.1, 1.3), (1.2, 1.4)):
         trial = study.ask()
@@ -326,7 +328,7 @@ def test_the_median_is_taken_step_by_step_so_a_hard_fold_is_not_held_against_a_t
     assert bad.should_prune()
 
 
-def test_steps_of_a_fold_end_with_its_end():
+def test_the_last_step_of_a_fold_is_its_end():
     steps = Steps(60)
     within = [steps.within(1, round_) for round_ in range(60)]
     assert [step for step in within if step is not None] == [10, 11, 12, 13, 14, 15, 16, 17, 18]
@@ -343,7 +345,7 @@ def test_a_function_of_a_trial_is_a_search_space_too(windows):
     assert result.frame["param.sharpness"].between(1, 3).all()
     assert list(result.best_params) == ["sharpness"]
     frame = tuner(windows, space=lambda trial: {"threads": 4}, n_trials=1)
-    with pytest.raises(TuningError, match="stub: threads is not to be tuned; leave it out of the space"):
+    with pytest.raises(TuningError, match="stub: threads can't be tuned; remove it from the search space"):
         frame.tune()
 
 
@@ -361,7 +363,7 @@ def test_another_metric_has_its_own_direction(windows, metric):
 
 def test_an_undefined_score_is_a_failed_trial(windows):
     frame = tuner(windows, metric="profit_factor", n_trials=4, space={"sharpness": {"float": [1e-6, 1e-5]}})
-    with pytest.raises(TuningError, match=r"none of 4 .* profit_factor is undefined; set tune.metric to one that"):
+    with pytest.raises(TuningError, match=r"no trial completed .* profit_factor is undefined; set tune.metric"):
         frame.tune()
 
 
@@ -387,10 +389,10 @@ def test_directions_cover_every_metric_of_the_evaluator():
             {"metric": "log_los"},
             "tune.metric = 'log_los': expected a metric of the evaluator; did you mean 'log_loss'",
         ),
-        ({"metric": "trades"}, "expected a metric of which more or less is better; of trades neither is"),
+        ({"metric": "trades"}, "expected a metric that can be optimised; trades has no direction"),
         ({"pruner": "mean"}, "tune.pruner = 'mean': expected 'median', 'hyperband' or 'none'"),
         ({"n_trials": 0}, "tune.n_trials = 0: expected"),
-        ({"models": ["a", "a"]}, "expected each entry once; 'a' stands twice"),
+        ({"models": ["a", "a"]}, "expected each entry once; 'a' is repeated"),
     ],
 )
 def test_settings_are_refused_in_plain_words(changes, message):
@@ -398,15 +400,16 @@ def test_settings_are_refused_in_plain_words(changes, message):
         validate(TuneConfig, {**SETTINGS, "models": [], "horizons": [], **changes}, "params.yaml", "tune")
 
 
-def test_sharpe_per_bar_is_of_bars_whatever_the_stride(windows):
+def test_sharpe_per_bar_is_per_bar_at_any_stride(windows):
     split = TimeSeriesDataset(DatasetConfig(path=str(windows), horizon=5)).split("train")
     index = pd.read_parquet(split.index_file)
     predictions = np.random.default_rng(0).integers(-1, 2, len(split.X))
 
-    def ratio(step, answers):
+    def ratio(step, predicted):
         X = split.X.select(slice(None, None, step))
-        part = FoldSplit("x", X, split.y[::step], split.weight[::step], split.reach[::step], split.index_file, index)
-        return sharpe_per_bar(part, answers, 2.0)
+        offset = split.label_end_offset[::step]
+        part = FoldSplit("x", X, split.y[::step], split.weight[::step], offset, split.index_file, index)
+        return sharpe_per_bar(part, predicted, 2.0)
 
     whole = backtest(split.meta.assign(prediction=predictions), 2.0)
     net = whole.equity["equity"].pct_change()
@@ -426,14 +429,14 @@ def test_sharpe_per_bar_is_of_bars_whatever_the_stride(windows):
 def test_threads_times_workers_stay_within_the_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert [worker_threads(6, jobs) for jobs in (1, 2, 3, 8)] == [6, 4, 2, 1]
-    with pytest.raises(ConfigError, match=r"tune.n_jobs = 9: expected at most 8, one worker a core"):
+    with pytest.raises(ConfigError, match=r"tune.n_jobs = 9: expected at most 8, one worker per core"):
         worker_threads(1, 9)
 
 
 def test_the_tuner_has_no_way_to_the_other_splits(windows):
     study = tuner(windows)  # val and test are not even there
     for split in ("val", "test"):
-        with pytest.raises(DataError, match=f"split '{split}': this dataset may open train alone"):
+        with pytest.raises(DataError, match=f"split '{split}': not accessible; allowed: train"):
             study.dataset.split(split)
     study.tune()
 
@@ -455,10 +458,11 @@ LOGISTIC = """
     import sys
     from pathlib import Path
     from barcast.config import validate
-    from barcast.data.windows import DatasetConfig, TimeSeriesDataset
-    from barcast.tuning.scaling import FoldScaler
+    from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
+    from barcast.tuning.fold_scaler import FoldScaler
     from barcast.tuning.search_space import parse_space
-    from barcast.tuning.settings import FoldScoring, StudyConfig
+    from barcast.tuning.fold_scores import FoldScoring
+    from barcast.tuning.settings import StudyConfig
     from barcast.tuning.tuner import OptunaModelTuner
     import json
 
@@ -504,7 +508,7 @@ def study_process(windows, tmp_path):
 
 
 def finished(journal):
-    """The numbers of the trials that a journal says are finished, one entry for each time that it says so."""
+    """The numbers of the trials that finish in a journal, one entry per time that they do."""
     if not journal.exists():
         return []
     lines = [json.loads(line) for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -515,14 +519,18 @@ def outputs(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_killed_it_resumes_to_the_same_bytes_and_shared_by_two_it_loses_nothing(study_process, tmp_path):
+def wait_for(process, journal, trials):
+    deadline = time.monotonic() + 60
+    while len(finished(journal)) < trials:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+
+
+def test_a_killed_study_resumes_to_the_same_bytes_and_a_shared_one_loses_nothing(study_process, tmp_path):
     start, finish, here = study_process
     cut = start("cut", n_trials=12)
-    deadline = time.monotonic() + 60
-    while len(finished(tmp_path / "cut.journal")) < 3:
-        assert time.monotonic() < deadline
-        assert cut.poll() is None, cut.stderr.read()
-        time.sleep(0.005)
+    wait_for(cut, tmp_path / "cut.journal", 3)
     os.killpg(cut.pid, signal.SIGKILL)
     cut.communicate()
     before = finished(tmp_path / "cut.journal")
@@ -534,9 +542,23 @@ def test_killed_it_resumes_to_the_same_bytes_and_shared_by_two_it_loses_nothing(
     finish(start("shared", n_trials=12, n_jobs=2))
     assert sorted(finished(tmp_path / "shared.journal")) == list(range(12))
     attributes = pd.read_json(tmp_path / "shared.journal", lines=True)["user_attr"].dropna()
-    assert len({found["owner"] for found in attributes if "owner" in found}) == 2
+    assert len({each["owner"] for each in attributes if "owner" in each}) == 2
     frame = pd.read_parquet(tmp_path / "shared/trials.parquet")
     assert frame["state"].tolist() == ["complete"] * 12
+
+
+@pytest.mark.parametrize("killed", ["worker", "parent"])
+def test_workers_and_their_parent_do_not_outlive_each_other(study_process, tmp_path, killed):
+    start, _, _ = study_process
+    parent = start("shared", n_trials=500, n_jobs=2)
+    wait_for(parent, tmp_path / "shared.journal", 1)
+    workers = [each for each in psutil.Process(parent.pid).children() if "spawn_main" in " ".join(each.cmdline())]
+    assert workers
+    (workers[0] if killed == "worker" else parent).kill()
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    _, error = parent.communicate(timeout=30)
+    if killed == "worker":
+        assert "TuningError: shared: a worker process died; finished trials are kept, run the same command" in error
 
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -544,7 +566,7 @@ POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 @pytest.fixture
 def postgres(tmp_path_factory):
-    """The URL of a PostgreSQL of this test's own, run by an ordinary user, on a socket in a temporary folder."""
+    """The URL of a PostgreSQL for this test, run by an ordinary user, on a socket in a temporary folder."""
     if not POSTGRES:
         pytest.skip("no PostgreSQL under /usr/lib/postgresql; install Debian's package postgresql")
     tools, user = POSTGRES[-1].parent, {"user": "nobody"} if os.getuid() == 0 else {}
@@ -561,7 +583,7 @@ def postgres(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-def test_a_database_holds_a_study_as_a_journal_does(windows, tmp_path, postgres):
+def test_a_database_stores_a_study_as_a_journal_does(windows, tmp_path, postgres):
     journal = written(tuner(windows, n_trials=6).tune(), tmp_path / "j")
     ledger = tmp_path / "name_of_the_study.journal"
     Tried = ModelRegistry.get_metadata("tried").model_class
@@ -583,7 +605,7 @@ def test_a_database_holds_a_study_as_a_journal_does(windows, tmp_path, postgres)
     assert frame["number"].tolist() == [0, 1, 2, 3]
 
 
-def test_progress_says_trial_best_value_and_time_left(windows):
+def test_progress_shows_trial_best_value_and_time_left(windows):
     stream = io.StringIO()
     settings = tuner(windows, n_trials=4).settings
     with StudyProgress("tune stub_h5", settings, stream) as progress:

@@ -1,4 +1,4 @@
-"""The window stage: what it lays out, and what changes which file."""
+"""The window stage: what it writes, and what changes which file."""
 
 import json
 from collections import Counter
@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from barcast.config import validate
-from barcast.data.splits import add_weights, feature_columns
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
+from barcast.data.frames import SPLITS, feature_columns
+from barcast.data.label_weights import add_weights
 from barcast.data.synthetic import synthetic_splits, write_splits
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
 from barcast.errors import ConfigError, DataError
-from barcast.paths import SPLITS, Paths
+from barcast.paths import Paths
 from barcast.stages.window import WindowStageConfig, write_windows
 
 CONFIG = {"horizons": [5], "weights": "both", "window": {"seq_len": 10, "max_gap": "2h"}}
@@ -70,8 +71,8 @@ def uniqueness(frame):
     """Bar by bar: of each label, the mean over its bars of one over the labels that share the bar."""
     found = np.full(len(frame), np.nan)
     for _, own in frame.groupby("symbol"):
-        reach = own["bars_to_hit_h5"].to_numpy(float, na_value=np.nan)
-        bars = [set(range(t + 1, t + 1 + int(r))) if r == r else set() for t, r in enumerate(reach)]
+        offsets = own["bars_to_hit_h5"].to_numpy(float, na_value=np.nan)
+        bars = [set(range(t + 1, t + 1 + int(n))) if n == n else set() for t, n in enumerate(offsets)]
         sharing = Counter(bar for label in bars for bar in label)
         for row, label in zip(own.index, bars, strict=True):
             if label:
@@ -80,7 +81,7 @@ def uniqueness(frame):
 
 
 @pytest.mark.parametrize("kind", ["none", "uniqueness", "quality", "both"])
-def test_a_label_weighs_what_its_kind_of_weights_says(paths, kind):
+def test_labels_are_weighed_by_the_chosen_kind(paths, kind):
     unlabel(paths, "val", range(90, 100))
     lay_out(paths, weights=kind)
     for split in SPLITS:
@@ -110,6 +111,43 @@ def test_both_is_the_product_of_the_two_factors_up_to_their_mean_over_train(path
     for split in SPLITS:
         product = weights["uniqueness"][split] * weights["quality"][split] / mean
         np.testing.assert_allclose(weights["both"][split], product, rtol=1e-5)
+
+
+def put(paths, column, row, value, split="val"):
+    """Change one value of a split file; returns the row's name in messages."""
+    file = paths.splits / f"{split}_scaled.parquet"
+    frame = pd.read_parquet(file).astype({column: "Float64"})
+    frame.loc[row, column] = value
+    frame.to_parquet(file)
+    return rf"{split}_scaled\.parquet: {frame['symbol'][row]} {frame['datetime'][row].isoformat()}".replace("+", r"\+")
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value", "shown", "expected"),
+    [
+        ("uniqueness", "bars_to_hit_h5", 0, "0.0", "a whole number from 1 up, or no label"),
+        ("quality", "quality_h5", None, "<NA>", "a finite number from 0 up, or no label"),
+        ("quality", "quality_h5", -0.5, "-0.5", "a finite number from 0 up, or no label"),
+    ],
+)
+def test_a_label_that_can_not_be_weighed_is_named_before_anything_is_written(
+    paths, kind, column, value, shown, expected
+):
+    lay_out(paths, weights=kind)
+    where = put(paths, column, 60, value)
+    before = {file: file.stat().st_mtime_ns for file in paths.windows.rglob("*")}
+    remedy = f"fix or drop the row, or set label.weights to another value than '{kind}'"
+    with pytest.raises(DataError, match=rf"{where}: {column} = {shown}: expected {expected}; {remedy}$"):
+        lay_out(paths, weights=kind)
+    assert {file: file.stat().st_mtime_ns for file in paths.windows.rglob("*")} == before
+    lay_out(paths, weights="none")
+    lay_out(paths, weights="both")
+
+
+def test_a_row_without_a_label_needs_no_weight(paths):
+    unlabel(paths, "val", [60])
+    lay_out(paths, weights="uniqueness")
+    lay_out(paths, weights="quality")
 
 
 @pytest.mark.parametrize("kind", ["none", "uniqueness", "quality"])

@@ -11,16 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.config import validate
-from barcast.data.windows import (
-    DatasetConfig,
-    TimeSeriesDataset,
-    WindowConfig,
-    Windows,
-    as_windows,
-    class_neutral,
-    pack_labels,
-    window_ends,
-)
+from barcast.data.batching import batches
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset, normalize_weights_per_class
+from barcast.data.window_ends import WindowConfig, window_ends
+from barcast.data.window_files import pack_labels
+from barcast.data.windows import Windows, as_windows
 from barcast.errors import ConfigError, DataError, ModelError
 
 HOUR = 3_600_000_000_000
@@ -220,7 +215,7 @@ def test_a_split_holds_only_windows_whose_label_is_known(folder):
 def test_batches_give_every_window_once(folder_path, size, shuffle, seed):
     split = TimeSeriesDataset(DatasetConfig(path=str(folder_path), horizon=5)).split("train")
     full, rows = dense(split.X), []
-    for X, y, weight in split.batches(size, shuffle, seed):
+    for X, y, weight in batches(split, size, shuffle, seed):
         assert len(X) == len(y) == len(weight) <= size
         for window, label, w in zip(X, y, weight, strict=True):
             found = [i for i in range(len(full)) if np.array_equal(full[i], window)]
@@ -241,7 +236,7 @@ def folder_path(tmp_path_factory):
 @given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.floats(0, 10)), min_size=1, max_size=30))
 def test_weights_keep_their_ratios_within_a_class_and_tilt_no_class(pairs):
     y, weight = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
-    scaled = class_neutral(weight, y)
+    scaled = normalize_weights_per_class(weight, y)
     for label in set(y.tolist()):
         mine, before = scaled[y == label].astype(float), weight[y == label]
         np.testing.assert_allclose(mine * before.mean(), before, rtol=1e-5, atol=1e-6)
@@ -252,7 +247,7 @@ def test_shuffling_is_seeded(folder):
     split = TimeSeriesDataset(DatasetConfig(path=str(folder), horizon=5)).split("val")
 
     def order(seed):
-        return np.concatenate([weight for _, _, weight in split.batches(5, True, seed)]).tolist()
+        return np.concatenate([weight for _, _, weight in batches(split, 5, True, seed)]).tolist()
 
     assert order(1) == order(1) != order(2)
 

@@ -1,4 +1,4 @@
-"""Taking over what a study found: its best values, written into a YAML file whose comments and layout stay."""
+"""Adopting the result of a study: its best values, written into a YAML file that keeps its comments and layout."""
 
 from __future__ import annotations
 
@@ -10,57 +10,66 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import CommentMark
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.tokens import CommentToken
 
-from barcast.config import load_yaml, parse_yaml
 from barcast.errors import ConfigError, DataError
 from barcast.experiments import check_values, experiment_file
 from barcast.files import atomic_file
 from barcast.models.registry import ModelRegistry
 from barcast.params import load_params
 from barcast.paths import Paths, cell_name
+from barcast.yaml_io import load_yaml, parse_yaml
 
 _TARGET = re.compile(r"(?:tune@)?(\w+)-(\d+)")
 PRODUCTION = "production"
 
 
-def adopt(root: Path, target: str, into_params: bool) -> str:
-    """Write the best values of a tuned cell into `config/experiments/production.yaml`, or into params.yaml.
+class _Representer(RoundTripRepresenter):
+    """Writes `null` where ruamel.yaml would write nothing, and 1.0e-05 for 1e-05, which YAML 1.1 reads as text."""
 
-    Args:
-        root: the repository.
-        target: `tune@{model}-{horizon}`.
-        into_params: params.yaml instead.
+
+_Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+_Representer.add_representer(
+    float, lambda self, value: self.represent_scalar("tag:yaml.org,2002:float", yaml.safe_dump(value).split()[0])
+)
+
+
+def adopt(root: Path, target: str, into_params: bool) -> str:
+    """Write the best values of a tuned cell, `tune@{model}-{horizon}`, into `config/experiments/production.yaml`, or
+    into params.yaml.
 
     Returns:
         The change as a unified diff; empty where the file has those values already.
 
     Raises:
-        ConfigError: `target` has another form or a horizon outside the matrix, or the file with the new values is
-            refused; then nothing is written.
+        ConfigError: `target` has another form or a horizon outside the matrix, or the new values are refused.
         DataError: the cell was not tuned.
         ModelError: there is no such model.
     """
-    found = _TARGET.fullmatch(target)
-    if not found:
+    if not (match := _TARGET.fullmatch(target)):
         raise ConfigError(f"{target}: expected tune@model-horizon, such as tune@xgboost-5")
-    model, horizon = found[1], int(found[2])
-    best = Paths(root).tune / cell_name(model, horizon) / "best_params.yaml"
+    model, horizon, paths = match[1], int(match[2]), Paths(root)
+    best = paths.tune / cell_name(model, horizon) / "best_params.yaml"
     if not best.is_file():
         raise DataError(f"{best.relative_to(root)}: no such file; run `{_tuning(root, model, horizon)}` first")
-    file = Paths(root).params if into_params else experiment_file(root, PRODUCTION)
+    file = paths.params if into_params else experiment_file(root, PRODUCTION)
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     after = set_values(before, load_yaml(best))
-    check_values(root, _plain(after), file)
+    check_values(root, parse_yaml(after), file)
     if after != before:
         with atomic_file(file) as temporary:
             temporary.write_text(after, encoding="utf-8")
-    return diff(before, after, file.relative_to(root).as_posix())
+    old, new, name = before.splitlines(keepends=True), after.splitlines(keepends=True), file.relative_to(root)
+    return "".join(difflib.unified_diff(old, new, f"a/{name.as_posix()}", f"b/{name.as_posix()}"))
 
 
 def _tuning(root: Path, model: str, horizon: int) -> str:
-    """The command that tunes a cell: only those of `tune:` are stages as they stand."""
-    name = ModelRegistry.get_metadata(model).name
-    params = load_params(Paths(root).params)
+    """The command that tunes a cell, which is no stage of the pipeline unless `tune:` has it."""
+    name, params = ModelRegistry.get_metadata(model).name, load_params(Paths(root).params)
     if horizon not in params.horizons:
         known = ", ".join(map(str, params.horizons))
         raise ConfigError(f"params.yaml: horizon {horizon} is not in the matrix; horizons: {known}")
@@ -72,41 +81,15 @@ def _tuning(root: Path, model: str, horizon: int) -> str:
     return " ".join(["dvc exp run" if changes else "dvc repro", *changes, f"tune@{name}-{horizon}"])
 
 
-def diff(before: str, after: str, name: str) -> str:
-    """A unified diff of one file, as `git diff` shows it."""
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    return "".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}"))
-
-
 def set_values(text: str, values: Mapping[str, Any]) -> str:
-    """A YAML mapping with `values` merged into it; what they don't touch keeps its comments and its layout."""
-    writer, stream = _round_trip(), io.StringIO()
-    content = writer.load(text) or _commented({})
+    """A YAML mapping with `values` merged into it; all else keeps its comments and layout."""
+    writer: Any = YAML()
+    writer.Representer = _Representer
+    writer.width, writer.preserve_quotes = 4096, True
+    content, stream = writer.load(text) or _commented({}), io.StringIO()
     _set(content, values)
     writer.dump(content, stream)
     return stream.getvalue()
-
-
-def _round_trip() -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.representer import RoundTripRepresenter
-
-    class Representer(RoundTripRepresenter):
-        """Writes `null` where ruamel.yaml would write nothing, and 1.0e-05 where a 1e-05 would be read as a text."""
-
-    Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
-    Representer.add_representer(
-        float, lambda self, value: self.represent_scalar("tag:yaml.org,2002:float", yaml.safe_dump(value).split()[0])
-    )
-    writer = YAML()
-    writer.Representer = Representer
-    writer.width, writer.preserve_quotes = 4096, True
-    return writer
-
-
-def _plain(text: str) -> dict[str, Any]:
-    content: dict[str, Any] = parse_yaml(text)
-    return content
 
 
 def _set(content: Any, values: Mapping[str, Any]) -> None:
@@ -116,15 +99,15 @@ def _set(content: Any, values: Mapping[str, Any]) -> None:
         elif key in content:
             content[key] = _commented(value)
         else:
-            after = _take_tail(content)
+            tail = _take_tail(content)
             content[key] = _commented(value)
-            _put_tail(content, after)
+            if tail:
+                owner, last = _last(content)
+                owner.ca.items[last] = [None, None, CommentToken("\n" + tail, CommentMark(0), None), None]
 
 
 def _commented(value: Any) -> Any:
-    """Plain data as ruamel.yaml holds it: mappings a key a line, lists in brackets."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
+    """Plain data as ruamel.yaml holds it: mappings with one key per line, lists in brackets."""
     if isinstance(value, Mapping):
         return CommentedMap((key, _commented(inner)) for key, inner in value.items())
     if isinstance(value, list):
@@ -144,22 +127,11 @@ def _last(content: Any) -> tuple[Any, Any]:
 
 
 def _take_tail(content: Any) -> str:
-    """Take away the blank lines and comments after a mapping's last line, which ruamel.yaml hangs on that line."""
+    """Remove the blank lines and comments after a mapping's last line, which ruamel.yaml attaches to that line."""
     owner, key = _last(content)
-    comment = owner.ca.items.get(key)
-    token = comment[2] if comment else None
+    token = (owner.ca.items.get(key) or [None] * 3)[2]
     if token is None:
         return ""
-    own, newline, rest = token.value.partition("\n")
-    token.value = own + newline
-    return str(rest)
-
-
-def _put_tail(content: Any, tail: str) -> None:
-    if not tail:
-        return
-    from ruamel.yaml.error import CommentMark
-    from ruamel.yaml.tokens import CommentToken
-
-    owner, key = _last(content)
-    owner.ca.items[key] = [None, None, CommentToken("\n" + tail, CommentMark(0), None), None]
+    head, newline, tail = token.value.partition("\n")
+    token.value = head + newline
+    return str(tail)

@@ -1,8 +1,8 @@
-"""What a user can mend: every error here prints as one line that says what, where and what to do."""
+"""Errors that a user can fix: each prints as one line with what is wrong, where, and what to do."""
 
 
 class BarcastError(Exception):
-    """An error that its message explains in full; the command line shows it without a traceback."""
+    """An error whose message is complete; the command line shows it without a traceback."""
 
 
 class ConfigError(BarcastError):
@@ -14,12 +14,12 @@ class DataError(BarcastError):
 
 
 class LeakageError(DataError):
-    """Something of the future was found where only the past may be."""
+    """Something from the future is where only the past may be."""
 
 
 class ModelError(BarcastError):
-    """A model was asked for what it can't do: unknown name, wrong shapes, predicting before fitting."""
+    """A model can't do what was asked: unknown name, wrong shapes, predicting before fitting."""
 
 
 class TuningError(BarcastError):
-    """A study can't go on: its store is out of reach, its workers died, or no trial of it came to an end."""
+    """A study can't continue: its storage can't be reached, its workers died, or no trial completed."""

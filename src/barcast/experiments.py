@@ -1,22 +1,25 @@
-"""Named experiments: overrides on params.yaml, kept as `config/experiments/{name}.yaml`.
+"""Overrides of params.yaml: named experiments in `config/experiments/{name}.yaml`, and `key=value` for one run.
 
-Such a file holds the part of params.yaml that it changes. Blocks are merged, everything else is replaced.
+A file contains the part of params.yaml that it changes. Blocks are merged, everything else is replaced.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from barcast.config import dump_yaml, load_yaml, nearest
+from barcast.config import nearest, unknown_key
 from barcast.errors import ConfigError
-from barcast.params import load_params
+from barcast.params import check_params
 from barcast.paths import Paths
+from barcast.yaml_io import load_yaml
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -28,33 +31,25 @@ class Experiment:
     name: str
     description: str  # its first comment
     values: dict[str, Any]
-    file: Path
 
     def overrides(self) -> list[str]:
-        """The values as `dvc exp run -S` takes them: one `key=value` a leaf, in Hydra's grammar."""
+        """The values as `dvc exp run -S` takes them: one `key=value` per leaf, in Hydra's grammar."""
         return [f"++{key}={_grammar(value)}" for key, value in _leaves(self.values)]
 
 
 def experiment_file(root: Path, name: str) -> Path:
-    """Where a named experiment lies."""
+    """The file of a named experiment."""
     return root / f"config/experiments/{name}.yaml"
 
 
 def list_experiments(root: Path) -> list[Experiment]:
-    """All named experiments, by name.
-
-    Raises:
-        ConfigError: a file is not valid YAML.
-    """
+    """All named experiments, by name. Raises ConfigError: a file is not valid YAML."""
     return [_read(path) for path in sorted(experiment_file(root, "x").parent.glob("*.yaml"))]
 
 
 def load_experiment(root: Path, name: str) -> Experiment:
     """Read a named experiment and check it: params.yaml with its values must be valid as a whole.
-
-    Raises:
-        ConfigError: there is none of this name (names the nearest), or a key or value is refused.
-    """
+    Raises ConfigError: there is none of this name (names the closest), or a key or value is refused."""
     path = experiment_file(root, name)
     if not path.is_file():
         known = [experiment.name for experiment in list_experiments(root)]
@@ -68,39 +63,25 @@ def load_experiment(root: Path, name: str) -> Experiment:
 
 def check_values(root: Path, values: Mapping[str, Any], file: Path) -> None:
     """Check params.yaml with `values` merged into it; an error names `file`.
-
-    Raises:
-        ConfigError: what params.yaml itself would be refused for.
-    """
-    merged = merge(load_yaml(Paths(root).params), values)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "params.yaml"
-        copy.write_text(dump_yaml(merged), encoding="utf-8")
-        try:
-            load_params(copy)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(str(copy), str(file.relative_to(root)))) from None
+    Raises ConfigError: params.yaml with these values is invalid."""
+    check_params(merge(load_yaml(Paths(root).params), values), file.relative_to(root))
 
 
 def merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `values` on top: blocks merged, everything else replaced."""
+    """`base` overridden by `values`: blocks are merged, everything else is replaced."""
     merged = dict(base)
     for key, value in values.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+        blocks = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if blocks else value  # type: ignore[arg-type]
     return merged
 
 
 def _read(path: Path) -> Experiment:
     if not _NAME.fullmatch(path.stem) or path.stem == "list":
         raise ConfigError(f"{path}: expected a name of a-z, 0-9, - and _, and not 'list'; rename the file")
-    comments = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        comments.append(line.lstrip("# "))
-    return Experiment(path.stem, " ".join(comments), load_yaml(path), path)
+    comments = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return Experiment(path.stem, " ".join(line.lstrip("# ") for line in comments), load_yaml(path))
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,3 +103,48 @@ def _grammar(value: Any) -> str:
         inner = re.sub(r'(\\*)"', r'\1\1\\"', value)
         return '"' + re.sub(r"(\\+)$", r"\1\1", inner) + '"'
     return json.dumps(value)
+
+
+def check_overrides(params: Path, overrides: Sequence[str]) -> None:
+    """Apply overrides to a copy of `params` and check the result, for each combination of a sweep.
+
+    Args:
+        params: the params.yaml to override.
+        overrides: in Hydra's grammar, as `dvc exp run -S` takes them: `model.max_depth=8`, `seed=1,2,3`.
+
+    Raises:
+        ConfigError: an unknown key (names the closest), a wrong type, or text that is no override.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+    from hydra.errors import HydraException
+
+    content = load_yaml(params)
+    for override in overrides:
+        _check_key(override, content, params.name)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / params.name
+        try:
+            for combination in get_hydra_sweeps({params.name: list(overrides)}):
+                shutil.copy(params, copy)
+                apply_overrides(copy, list(combination[params.name]))
+                check_params(load_yaml(copy), params.name)
+        except (DvcException, HydraException) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"-S {' '.join(overrides)}: {reason}; expected key=value, such as seed=1") from None
+
+
+def _check_key(override: str, content: dict[str, Any], file: str) -> None:
+    """The key of an override must be in the file; one that begins with `+` may be new, and is checked later."""
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise ConfigError(f"-S {override}: expected key=value, such as model.max_depth=8")
+    if key.startswith(("+", "~")):
+        return
+    level, path = content, ""
+    for part in key.split("."):
+        known = level if isinstance(level, dict) else {}
+        path = f"{path}.{part}".lstrip(".")
+        if part not in known:
+            raise ConfigError(unknown_key(file, path, part, known))
+        level = known[part]

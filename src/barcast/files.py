@@ -1,4 +1,4 @@
-"""Writes that are whole or absent: to a temporary name beside the target, then renamed over it."""
+"""Writes that are whole or absent: to a temporary name beside the target, then renamed over it; and who writes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from barcast.errors import DataError
 
+_CLOCK_SECONDS = 60.0  # tolerance of the time at which a process was created
 _RESTORE = "restore it with `dvc checkout -f`, or delete it and run again what wrote it"
 
 
@@ -53,13 +57,10 @@ def atomic_dir(target: Path) -> Iterator[Path]:
 
 
 def recover(target: Path) -> None:
-    """Mend what processes that were killed left beside `target`: it would be taken for part of its folder.
-
-    A former `target` comes back where none has followed it; all else is removed.
-    """
+    """Clean up what killed processes left beside `target`; a former `target` comes back where none has followed it."""
     for left in sorted(target.parent.glob(f".{target.name}.*")):
         owner = re.fullmatch(r"\.(\d+)\.(tmp|old)", left.name.removeprefix(f".{target.name}"))
-        if owner is None or _at_work(int(owner[1])):
+        if owner is None or (int(owner[1]) != os.getpid() and psutil.pid_exists(int(owner[1]))):
             continue
         if owner[2] == "old" and not target.exists():
             os.replace(left, target)
@@ -67,17 +68,22 @@ def recover(target: Path) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _at_work(pid: int) -> bool:
-    """Whether another process of this number runs, be it another user's; our own number may have been used before."""
-    if pid == os.getpid():
-        return False
+def this_process() -> str:
+    """`host:number:time of creation`, since numbers are used again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def still_runs(process: str) -> bool | None:
+    """Whether a process, as `this_process` named itself, still runs; None for one of another machine."""
+    host, number, created = process.rsplit(":", 2)
+    if host != socket.gethostname():
+        return None
     try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except ProcessLookupError:
+        found = psutil.Process(int(number))
+        same = abs(found.create_time() - float(created)) < _CLOCK_SECONDS
+        return bool(same and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 def write_json(target: Path, content: Mapping[str, Any]) -> None:
@@ -88,11 +94,7 @@ def write_json(target: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DataError: the file holds none, as after a power cut or a change by hand.
-    """
+    """Read a JSON object. Raises DataError: the file holds none, as after a power cut or a change by hand."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from barcast.config import Section, load_yaml, unknown_key, validate
+from barcast.audit.checks import AuditedDataConfig
+from barcast.comparison.horizon import SignificanceConfig
+from barcast.config import listed_once, unknown_key, validate
 from barcast.data.labels import LabelSection
 from barcast.data.splits import SplitConfig
-from barcast.data.windows import WindowConfig
+from barcast.data.window_ends import WindowConfig
 from barcast.errors import ConfigError, ModelError
+from barcast.evaluation.ensemble import EnsembleSection
 from barcast.evaluation.evaluator import EvaluateSection
-from barcast.evaluation.pooling import EnsembleSection
-from barcast.evaluation.standings import SignificanceConfig
 from barcast.models.base import ModelConfig
 from barcast.models.registry import ModelRegistry
-from barcast.serving.gates import PromoteConfig
-from barcast.stages.audit import AuditedDataConfig
+from barcast.section import Section
 from barcast.tuning.settings import TuneConfig
+from barcast.yaml_io import load_yaml
 
 _HORIZON_BLOCK = re.compile(r"h\d+")
 _MOVED = {
     "window.train_stride": "it is 'model.train_stride' now, of each model",
-    "ensemble.stack": "the stack is gone; 'evaluate.out_of_fold' says which models are fitted out of fold",
+    "ensemble.stack": "the stack is gone; 'evaluate.out_of_fold' lists the models that are fitted out of fold",
 }
 _GIVEN = {"model_name", "model_family", "horizon", "random_seed"}  # filled in, not set by the user
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    repeated = [value for position, value in enumerate(values) if value in values[:position]]
-    if repeated:
-        raise ValueError(f"each entry once; {repeated[0]!r} stands twice")
-    return values
 
 
 class CompareSection(SignificanceConfig):
@@ -46,13 +41,20 @@ class CompareSection(SignificanceConfig):
     reference: str
 
 
+class PromoteConfig(Section):
+    """`promote:` of params.yaml."""
+
+    max_ece: Annotated[float, Field(gt=0, le=1)]
+    max_request_rows: Annotated[int, Field(ge=1)]
+
+
 class Params(Section):
     """All of params.yaml. `model` stays plain here; `resolve_model` gives each cell its own."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    symbols: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
-    horizons: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_unique)]
-    models: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+    symbols: Annotated[list[str], Field(min_length=1), AfterValidator(listed_once)]
+    horizons: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(listed_once)]
+    models: Annotated[list[str], Field(min_length=1), AfterValidator(listed_once)]
     data: AuditedDataConfig
     label: LabelSection
     split: SplitConfig
@@ -66,9 +68,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _purge_covers_labels(self) -> Params:
-        reach = self.label.longest_reach()
-        if self.data.source == "bars" and self.split.purge_bars < reach:
-            raise ValueError(f"split.purge_bars ≥ {reach}, the longest label reach, got {self.split.purge_bars}")
+        longest = self.label.longest_label_end_offset()
+        if self.data.from_bars and self.split.purge_bars < longest:
+            raise ValueError(f"split.purge_bars ≥ {longest}, the longest label end offset, got {self.split.purge_bars}")
         return self
 
     @model_validator(mode="after")
@@ -78,18 +80,16 @@ class Params(Section):
             raise ValueError(f"evaluate.seeds that differ from each other and from seed {self.seed}, got {seeds}")
         return self
 
-    def reach(self, horizon: int) -> int:
+    def label_end_offset(self, horizon: int) -> int:
         """How many bars ahead a label looks; of labels made elsewhere at least the horizon's own length, and `compare`
         finds in the windows how much further."""
-        if self.data.source == "splits":
+        if not self.data.from_bars:
             return horizon
         return max(self.label.barriers(symbol, horizon).max_bars for symbol in self.symbols)
 
     def tuned_cells(self) -> Iterator[tuple[str, int]]:
         """Every (model, horizon) that is tuned."""
-        for model in self.tune.models:
-            for horizon in self.tune.horizons:
-                yield model, horizon
+        return itertools.product(self.tune.models, self.tune.horizons)
 
     def ensemble_members(self) -> list[str]:
         """The models of the matrix that an ensemble is made of: baselines have nothing to add."""
@@ -98,88 +98,63 @@ class Params(Section):
 
     def cells(self) -> Iterator[tuple[str, int]]:
         """Every (model, horizon) of the matrix, in the order of `models` and `horizons`."""
-        for model in self.models:
-            for horizon in self.horizons:
-                yield model, horizon
+        return itertools.product(self.models, self.horizons)
 
 
 def load_params(path: Path) -> Params:
     """Read and check params.yaml, every model's block included, also of models outside the matrix.
-
-    Raises:
-        ConfigError: naming file, key, value, what is allowed, and the closest known key.
-    """
-    content = load_yaml(path)
-    _check_moved(content, path)
-    params = validate(Params, content, path)
-    for key, names in (
-        ("models", params.models),
-        ("tune.models", params.tune.models),
-        ("evaluate.out_of_fold", [] if params.evaluate.out_of_fold == "all" else params.evaluate.out_of_fold),
-    ):
-        _check_names(names, key, path)
-    if params.data.source == "bars":
-        params.label.check(params.symbols, params.horizons)
-    _check_horizons(params, path)
-    _check_model_keys(params.model, path)
-    for name in ModelRegistry.list_models():
-        of_blocks = {int(key[1:]) for key in params.model.get(name) or {} if _HORIZON_BLOCK.fullmatch(key)}
-        for horizon in sorted({*params.horizons, *of_blocks}):
-            _check_lookback(params, resolve_model(params, name, horizon, path), path)
-    _check_ensemble(params, path)
-    return params
+    Raises ConfigError: naming file, key, value, what is allowed, and the closest known key."""
+    return check_params(load_yaml(path), path)
 
 
-def _check_moved(content: Mapping[str, Any], file: Path) -> None:
-    """Keys of earlier versions, each with what took its place."""
+def check_params(content: Mapping[str, Any], file: str | Path) -> Params:
+    """Check the content of params.yaml as a whole; `file` is its name in errors. Raises as `load_params` does."""
     for key, instead in _MOVED.items():
         section, name = key.split(".")
         if isinstance(content.get(section), dict) and name in content[section]:
             raise ConfigError(f"{file}: unknown key '{key}'; {instead}")
-
-
-def _check_lookback(params: Params, config: ModelConfig, file: Path) -> None:
-    bars = getattr(config, "lookback", None)
-    if bars is not None and bars > params.window.seq_len:
-        raise ConfigError(
-            f"{file}: model.{config.model_name}.lookback = {bars}: expected at most window.seq_len = "
-            f"{params.window.seq_len}"
-        )
-
-
-def _check_horizons(params: Params, file: Path) -> None:
-    strange = [horizon for horizon in params.tune.horizons if params.tune.models and horizon not in params.horizons]
-    if strange:
+    params = validate(Params, content, file)
+    out_of_fold = params.evaluate.out_of_fold
+    for key, names in (
+        ("models", params.models),
+        ("tune.models", params.tune.models),
+        ("evaluate.out_of_fold", [] if out_of_fold == "all" else out_of_fold),
+    ):
+        for position, name in enumerate(names):
+            try:
+                ModelRegistry.get_metadata(name)
+            except ModelError as error:
+                raise ConfigError(f"{file}: {key}[{position}]: {error}") from None
+    if params.data.from_bars:
+        params.label.check(params.symbols, params.horizons)
+    if params.tune.models and not set(params.tune.horizons) <= set(params.horizons):
         raise ConfigError(
             f"{file}: tune.horizons = {params.tune.horizons}: expected some of horizons = {params.horizons}; "
             f"set tune.horizons too, or tune.models to []"
         )
-
-
-def _check_ensemble(params: Params, file: Path) -> None:
-    """Weights that are given must be of models and horizons of the matrix."""
+    _check_model_keys(params.model, file)
+    for name in ModelRegistry.list_models():
+        of_blocks = {int(key[1:]) for key in params.model.get(name) or {} if _HORIZON_BLOCK.fullmatch(key)}
+        for bars_ahead in sorted({*params.horizons, *of_blocks}):
+            bars = getattr(resolve_model(params, name, bars_ahead, file), "lookback", None)
+            if bars is not None and bars > params.window.seq_len:
+                most = f"expected at most window.seq_len = {params.window.seq_len}"
+                raise ConfigError(f"{file}: model.{name}.lookback = {bars}: {most}")
+    known, members = [f"h{horizon}" for horizon in params.horizons], params.ensemble_members()
     for horizon, weights in params.ensemble.weights.items():
-        key, known = f"ensemble.weights.{horizon}", [f"h{n}" for n in params.horizons]
         if horizon not in known:
-            raise ConfigError(unknown_key(str(file), key, horizon, known))
-        for name in weights:
-            if name not in params.ensemble_members():
-                raise ConfigError(unknown_key(str(file), f"{key}.{name}", name, params.ensemble_members()))
+            raise ConfigError(unknown_key(str(file), f"ensemble.weights.{horizon}", horizon, known))
+        if others := [name for name in weights if name not in members]:
+            key = f"ensemble.weights.{horizon}.{others[0]}"
+            raise ConfigError(unknown_key(str(file), key, others[0], members))
+    return params
 
 
-def _check_names(names: Sequence[str], key: str, path: Path) -> None:
-    for position, name in enumerate(names):
-        try:
-            ModelRegistry.get_metadata(name)
-        except ModelError as error:
-            raise ConfigError(f"{path}: {key}[{position}]: {error}") from None
-
-
-def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelConfig:
+def resolve_model(params: Params, name: str, horizon: int, file: str | Path) -> ModelConfig:
     """The hyperparameters of one cell: shared values, over them the model's block, over it its `h{n}` block.
 
-    A null says nothing: what is in the layer below holds. Only where no layer has more than a null, and the key admits
-    one, is it the value.
+    A null sets nothing: the value of the layer below holds. It is the value only where no layer has another one and the
+    key admits it.
 
     Raises:
         ConfigError: a value is missing, of the wrong type or out of range; names the key that set it.
@@ -187,13 +162,10 @@ def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelC
     metadata = ModelRegistry.get_metadata(name)
     config_class = metadata.model_class.config_class
     block = params.model.get(name) or {}
-    layers = (("model", params.model), (f"model.{name}", block), (f"model.{name}.h{horizon}", _of(block, horizon)))
-    values: dict[str, Any] = {
-        "model_name": name,
-        "model_family": metadata.family,
-        "horizon": horizon,
-        "random_seed": params.seed,
-    }
+    own = block.get(f"h{horizon}") or {}
+    layers = (("model", params.model), (f"model.{name}", block), (f"model.{name}.h{horizon}", own))
+    values: dict[str, Any] = {"model_name": name, "model_family": metadata.family}
+    values |= {"horizon": horizon, "random_seed": params.seed}
     keys: dict[str, str] = {}
     for field, info in config_class.model_fields.items():
         for prefix, layer in layers:
@@ -204,13 +176,10 @@ def resolve_model(params: Params, name: str, horizon: int, file: Path) -> ModelC
     return validate(config_class, values, file, f"model.{name}", keys)
 
 
-def _of(block: Mapping[str, Any], horizon: int) -> Mapping[str, Any]:
-    return block.get(f"h{horizon}") or {}
-
-
-def _check_model_keys(model: Mapping[str, Any], file: Path) -> None:
+def _check_model_keys(model: Mapping[str, Any], file: str | Path) -> None:
     """Every key of `model:` must be one that some model reads, and every key of a block one that its model reads."""
-    fields = {name: _fields(name) for name in ModelRegistry.list_models()}
+    classes = {name: ModelRegistry.get_metadata(name).model_class.config_class for name in ModelRegistry.list_models()}
+    fields = {name: set(config_class.model_fields) - _GIVEN for name, config_class in classes.items()}
     shared = set().union(*fields.values())
     for key, value in model.items():
         if key not in fields:
@@ -223,14 +192,10 @@ def _check_model_keys(model: Mapping[str, Any], file: Path) -> None:
                 _check_block(block, f"model.{key}.{inner}", fields[key], file, nested=False)
 
 
-def _check_block(block: Any, prefix: str, fields: set[str], file: Path, nested: bool = True) -> None:
+def _check_block(block: Any, prefix: str, fields: set[str], file: str | Path, nested: bool = True) -> None:
     if block is not None and not isinstance(block, dict):
         raise ConfigError(f"{file}: {prefix} = {block!r}: expected a block of keys")
     for key in block or {}:
         if key not in fields and not (nested and _HORIZON_BLOCK.fullmatch(str(key))):
             known = fields | {f"h{key}"} if nested and isinstance(key, int) else fields
             raise ConfigError(unknown_key(str(file), f"{prefix}.{key}", f"{key}", known))
-
-
-def _fields(name: str) -> set[str]:
-    return set(ModelRegistry.get_metadata(name).model_class.config_class.model_fields) - _GIVEN

@@ -1,4 +1,4 @@
-"""Where every file of a barcast repository lies; the only place that spells the layout."""
+"""Where every file of a barcast repository is; the only place that spells the layout."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 from barcast.errors import ConfigError
 
-SPLITS = ("train", "val", "test")
-
 
 def cell_name(model: str, horizon: int) -> str:
     """`xgboost_h5`: the name of one cell of the matrix, in file names and in the tracker."""
@@ -18,15 +16,22 @@ def cell_name(model: str, horizon: int) -> str:
 
 def find_root(start: Path | None = None) -> Path:
     """The folder with `dvc.yaml`, at or above `start` (default: the working directory).
-
-    Raises:
-        ConfigError: no such folder.
-    """
+    Raises ConfigError: no such folder."""
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
     raise ConfigError(f"{start}: no dvc.yaml here or above; run barcast inside its repository")
+
+
+class _At:
+    """A file or folder at a fixed place of the repository."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __get__(self, paths: Paths, owner: type) -> Path:
+        return paths.root / self._place
 
 
 @dataclass(frozen=True)
@@ -35,40 +40,34 @@ class Paths:
 
     root: Path = Path()
 
-    @property
-    def params(self) -> Path:
-        return self.root / "params.yaml"
-
-    @property
-    def specs(self) -> Path:
-        return self.root / "experiments/specs"
+    params = _At("params.yaml")
+    machine = _At("experiments/machine.yaml")  # settings of each cell that change no result; no stage depends on them
+    audit = _At("experiments/audit.json")
+    metrics = _At("experiments/metrics.json")
+    report = _At("experiments/report")
+    splits = _At("data/splits/scaled")
+    scaler = _At("data/splits/scaled/scaler.json")
+    split_report = _At("data/splits/scaled/split.json")
+    clipped_values = _At("data/splits/scaled/train_clipped.parquet")  # only where the splits are made from bars
+    windows = _At("data/windows")
+    specs = _At("experiments/specs")
+    runs = _At("experiments/runs")
+    tune = _At("experiments/tune")  # a folder per study; not there where nothing was ever tuned
+    oof = _At("experiments/oof")  # out-of-fold predictions, a folder per cell
+    baselines = _At("experiments/baseline")  # the prior's scores, a folder per horizon
+    registries = _At("experiments/registry")  # champions, a folder per horizon
+    ensembles = _At("experiments/ensembles")  # a folder per horizon, in it one per row in the form of a cell's
 
     def spec(self, name: str) -> Path:
         """The spec of a stage (`prepare`) or of a cell (`xgboost_h5`)."""
         return self.specs / f"{name}.yaml"
-
-    @property
-    def splits(self) -> Path:
-        return self.root / "data/splits/scaled"
-
-    @property
-    def audit(self) -> Path:
-        return self.root / "experiments/audit.json"
-
-    @property
-    def windows(self) -> Path:
-        return self.root / "data/windows"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "experiments/runs"
 
     def run(self, cell: str) -> Path:
         """The folder of one cell: checkpoints, live, predictions, metrics, plots."""
         return self.runs / cell
 
     def repeat(self, cell: str, seed: int) -> Path:
-        """The folder of one cell trained anew with another seed: metrics, predictions."""
+        """The folder of one cell trained again with another seed: metrics, predictions."""
         return self.run(cell) / f"repeats/s{seed}"
 
     def checkpoint(self, cell: str) -> Path:
@@ -78,7 +77,7 @@ class Paths:
         return self.run(cell) / "live"
 
     def unfinished(self, cell: str) -> Path:
-        """Where the trainings of a cell that were killed lie, each under its cell key; no output of DVC."""
+        """A cell's trainings that were killed, each under its cell key; no output of DVC."""
         return self.root / "experiments/unfinished" / cell
 
     def predictions(self, cell: str, split: str) -> Path:
@@ -90,46 +89,32 @@ class Paths:
     def plots(self, cell: str) -> Path:
         return self.run(cell) / "plots"
 
-    @property
-    def tune(self) -> Path:
-        """The studies of tuned cells, a folder each; not there where nothing was ever tuned."""
-        return self.root / "experiments/tune"
-
-    @property
-    def oof(self) -> Path:
-        """Out-of-fold predictions, a folder per cell."""
-        return self.root / "experiments/oof"
-
     def oof_predictions(self, cell: str) -> Path:
         return self.oof / cell / "predictions.parquet"
 
-    @property
-    def ensembles(self) -> Path:
-        """The rows that are no cells: a folder a horizon, in it one a row, in the form of a cell's."""
-        return self.root / "experiments/ensembles"
+    def baseline(self, horizon: int) -> Path:
+        """The prior's scores at one horizon: metrics, equity of each split."""
+        return self.baselines / f"h{horizon}"
 
     def ensemble(self, horizon: int) -> Path:
         """The ensemble rows of one horizon."""
         return self.ensembles / f"h{horizon}"
 
+    def registry(self, horizon: int) -> Path:
+        """The champion of one horizon: `model/`, `metadata.json`, and in `previous/` the champion before."""
+        return self.registries / f"h{horizon}"
+
+    @property
+    def shared_root(self) -> Path:
+        """The real repository, also inside a queued experiment's temporary copy."""
+        return Path(os.environ.get("DVC_ROOT", self.root)).resolve()
+
     @property
     def ledgers(self) -> Path:
-        """The journals of studies: of the real repository, beside what DVC clears before a stage runs again."""
-        return Path(os.environ.get("DVC_ROOT", self.root)).resolve() / "experiments/ledgers"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "experiments/metrics.json"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "experiments/report"
-
-    def registry(self, horizon: int) -> Path:
-        """The champion of one horizon: `model/` and `metadata.json`."""
-        return self.root / f"experiments/registry/h{horizon}"
+        """The journals of studies: outside of what DVC clears before a stage runs again."""
+        return self.shared_root / "experiments/ledgers"
 
     @property
     def store(self) -> Path:
-        """The MLflow store: of the real repository, also inside a queued experiment's temporary copy."""
-        return Path(os.environ.get("DVC_ROOT", self.root)).resolve() / "experiments/mlflow"
+        """The MLflow store."""
+        return self.shared_root / "experiments/mlflow"

@@ -1,9 +1,9 @@
-"""Commands around the champion: promote it, roll it back, ask it."""
+"""Commands for champions: promote, roll back, predict."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,28 +11,28 @@ from barcast.cli._app import app
 from barcast.errors import ConfigError, ModelError
 from barcast.paths import Paths, find_root
 
+if TYPE_CHECKING:
+    from barcast.serving.promotion import Promotion
+
 Horizon = Annotated[int, typer.Option(help="Bars ahead, one of `horizons` in params.yaml.")]
 
 
 @app.command()
 def promote(
     horizon: Horizon,
-    model: Annotated[str | None, typer.Option(help="Default: the one that ranks first.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="In spite of failed gates; recorded.")] = False,
+    model: Annotated[str | None, typer.Option(help="Default: the model that ranks first.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote in spite of failed gates; recorded.")] = False,
 ) -> None:
     """Make a cell the champion of its horizon, if it passes every gate."""
-    from barcast.serving.committed import next_tag
-    from barcast.serving.registry import promote as run
-    from barcast.serving.versions import registered_name
+    from barcast.serving.promotion import promote as run
+    from barcast.serving.registry_folder import next_tag
 
     paths = Paths(find_root())
     done = run(paths, horizon, model, force, print)
-    name = registered_name(horizon)
     if not done.changed:
-        print(f"{done.cell} is the champion already: {name} version {done.version}; nothing was changed")
+        print(f"{done.cell} is the champion already: {_champion_name(done, horizon)}; nothing was changed")
         return
-    before = f", version {done.previous} is previous" if done.previous else ""
-    print(f"{name} version {done.version} is champion: {done.cell}{before}")
+    _report(done, horizon, "is champion")
     print(
         "to share it: git add experiments/registry && git commit -m 'Promote "
         f"{done.cell}' && git tag -a -m {done.cell} {next_tag(paths, horizon)} && dvc push && git push --follow-tags"
@@ -41,49 +41,56 @@ def promote(
 
 @app.command()
 def rollback(horizon: Horizon) -> None:
-    """Swap the champion of a horizon with the previous one; a second time swaps them back."""
-    from barcast.serving.registry import rollback as run
-    from barcast.serving.versions import registered_name
+    """Swap the champion of a horizon and the previous one; a second time swaps them back."""
+    from barcast.serving.promotion import rollback as run
 
-    done = run(Paths(find_root()), horizon, print)
-    name = registered_name(horizon)
-    print(f"{name} version {done.version} is champion again: {done.cell}; version {done.previous} is previous")
+    _report(run(Paths(find_root()), horizon, print), horizon, "is champion again")
 
 
 @app.command()
 def predict(
-    bars: Annotated[Path, typer.Argument(help="Parquet or CSV, or a folder with one file a symbol.")],
-    out: Annotated[Path, typer.Option(help="A .parquet or .csv file to write.")],
-    horizon: Annotated[int | None, typer.Option(help="Default: the one horizon that has a champion.")] = None,
+    bars: Annotated[Path, typer.Argument(help="Parquet or CSV, or a folder with one file per symbol.")],
+    out: Annotated[Path, typer.Option(help="The .parquet or .csv file to write.")],
+    horizon: Annotated[int | None, typer.Option(help="Default: the only horizon that has a champion.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="A model folder from elsewhere (`dvc artifacts get`).")] = None,
-    chunk_rows: Annotated[int, typer.Option(min=1, help="Bars held in memory at a time.")] = 50_000,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="Bars in memory at a time.")] = 50_000,
 ) -> None:
-    """Let the champion answer every bar of a file, which may be larger than memory."""
+    """Predict for every bar of a file, which may be larger than memory, with the champion."""
     from barcast.serving.bundle import is_own_code
     from barcast.serving.predictor import Predictor
-    from barcast.serving.stream import predict_file
+    from barcast.serving.stream_predictor import predict_file
 
-    folder = bundle or _champion(horizon)
+    folder = bundle or _champion_folder(horizon)
     predictor = Predictor(folder)
     if not is_own_code(predictor.config):
         raise ModelError(
-            f"{folder}: promoted with other code for features, windows or {predictor.config.model} than this, so its "
-            "answers could differ; check out the revision that its metadata.json names, promote again, or serve it "
-            "with MLflow, which keeps the code beside the model"
+            f"{folder}: promoted with other code for features, windows or {predictor.config.model} than this, so "
+            "predictions could differ; check out the revision in its metadata.json, promote again, or serve it with "
+            "MLflow, whose copy contains the code"
         )
     for symbol, count in sorted(predict_file(predictor, bars, out, chunk_rows).items()):
-        print(f"{symbol}: {count:,} answers")
+        print(f"{symbol}: {count:,} predictions")
     print(f"{predictor.config.model}_h{predictor.config.horizon}: {out}")
 
 
-def _champion(horizon: int | None) -> Path:
+def _report(done: Promotion, horizon: int, outcome: str) -> None:
+    previous = done.versions.get("previous")
+    before = f"version {previous}" if previous else done.previous
+    print(f"{_champion_name(done, horizon)} {outcome}: {done.cell}" + (f", {before} is previous" if before else ""))
+
+
+def _champion_name(done: Promotion, horizon: int) -> str:
+    """`barcast-h5 version 2`."""
+    version = done.versions.get("champion")
+    return f"barcast-h{horizon} " + (f"version {version}" if version else "(not in MLflow yet)")
+
+
+def _champion_folder(horizon: int | None) -> Path:
     paths = Paths(find_root())
     if horizon is not None:
         return paths.registry(horizon) / "model"
-    folders = sorted((paths.root / "experiments/registry").glob("h*/model"))
+    folders = sorted(paths.registries.glob("h*/model"))
     if len(folders) != 1:
-        said = ", ".join(folder.parent.name for folder in folders) or "none"
-        raise ConfigError(
-            f"--horizon: champions of {said}; say which horizon, or `barcast promote --horizon 5` to make one"
-        )
+        names = ", ".join(folder.parent.name for folder in folders) or "none"
+        raise ConfigError(f"--horizon: champions: {names}; choose one, or make one with `barcast promote --horizon 5`")
     return folders[0]

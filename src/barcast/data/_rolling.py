@@ -1,18 +1,18 @@
-"""What the features are computed with: sums over trailing windows, guarded arithmetic, shared series.
+"""What features are computed with: sums over trailing windows, guarded arithmetic, shared series, groups of features.
 
-Every windowed value is summed afresh from its own window, oldest bar first, instead of being updated from
-the value before. A running sum would carry the rounding errors of all earlier bars along (and would not
-come back to exactly zero after a large value); here a value depends on nothing outside its window, neither
-on the future, bit for bit, nor on how many bars came before. The inner loops run along time, so that
-compilers vectorise them and a window of 200 bars costs little more than a running sum.
+Every windowed value is summed from its own window, oldest bar first, not updated from the value before. A running
+sum would keep the rounding errors of all earlier bars, and would not return to exactly zero after a large value. Here
+no bar outside the window changes a bit, neither the future nor the number of bars before. The inner loops run along
+time, so compilers vectorise them and a window of 200 bars costs little more than a running sum.
 
-Kernels that call each other stand in this one file: numba's cache does not notice an edited callee elsewhere.
+Kernels that call each other are in this one file: numba's cache does not notice an edited callee elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -22,17 +22,18 @@ import numpy.typing as npt
 import pandas as pd
 import talib
 
+from barcast.data.frames import OHLCV, IntArray
+
 Array = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Relative size below which a price or volume difference is taken for rounding: no market has such a tick.
+# A smaller relative difference of prices or volumes counts as rounding: no market has such a tick.
 ROUNDING = 1e-9
-_BLOCK = 2048  # bars worked on together: three such blocks fit the first-level cache
+_BLOCK = 2048  # bars per block: three blocks fit the first-level cache
 
 
 def compiled(function: F) -> F:
-    """Compile with numba, cached on disk where some cache folder can be written, in memory otherwise."""
+    """Compile with numba; cached on disk if some cache folder is writable, else in memory."""
     try:
         jitted = numba.njit(cache=True, error_model="numpy")(function)
     except RuntimeError:  # numba found no writable cache folder: a read-only installation without a home
@@ -67,40 +68,27 @@ def centred_products(x: Array, centre_x: Array, y: Array, centre_y: Array, windo
 
 
 @compiled
-def centred_powers(x: Array, centre: Array, window: int) -> tuple[Array, Array]:
-    """Sums over the last `window` bars s of (x[s] - centre[t])³ and of its fourth power, [n] -> 2 × [n]."""
-    third, fourth = np.full(x.size, np.nan), np.full(x.size, np.nan)
-    for start in range(window - 1, x.size, _BLOCK):
-        stop = min(start + _BLOCK, x.size)
-        third[start:stop] = 0.0
-        fourth[start:stop] = 0.0
-        for back in range(window - 1, -1, -1):
-            for t in range(start, stop):
-                deviation = x[t - back] - centre[t]
-                cube = deviation * deviation * deviation
-                third[t] += cube
-                fourth[t] += cube * deviation
-    return third, fourth
-
-
-@compiled
-def centred_distances(x: Array, centre: Array, window: int) -> Array:
-    """Sum over the last `window` bars s of |x[s] - centre[t]|, [n] -> [n]."""
+def centred_sums(x: Array, centre: Array, window: int, power: int) -> Array:
+    """Sum over the last `window` bars s of |x[s] - centre[t]|, or of the third or fourth power of it, [n] -> [n]."""
     sums = np.full(x.size, np.nan)
     for start in range(window - 1, x.size, _BLOCK):
         stop = min(start + _BLOCK, x.size)
         sums[start:stop] = 0.0
         for back in range(window - 1, -1, -1):
             for t in range(start, stop):
-                sums[t] += abs(x[t - back] - centre[t])
+                deviation = x[t - back] - centre[t]
+                if power == 1:
+                    sums[t] += abs(deviation)
+                else:
+                    cube = deviation * deviation * deviation
+                    sums[t] += cube if power == 3 else cube * deviation
     return sums
 
 
 @compiled
 def weighted_sums(x: Array, weights: Array) -> Array:
     """Sum over the last bars of x[t-back] weights[back], [n] and [window] -> [n]."""
-    window = weights.size
-    sums = np.full(x.size, np.nan)
+    window, sums = weights.size, np.full(x.size, np.nan)
     for start in range(window - 1, x.size, _BLOCK):
         stop = min(start + _BLOCK, x.size)
         sums[start:stop] = 0.0
@@ -111,10 +99,10 @@ def weighted_sums(x: Array, weights: Array) -> Array:
 
 
 @compiled
-def code_entropy(codes: Codes, kinds: int, window: int, first: int) -> Array:
+def code_entropy(codes: IntArray, kinds: int, window: int, first: int) -> Array:
     """Shannon entropy of the last `window` codes as a share of log(kinds), [n] -> [n] in 0..1.
 
-    Codes are in 0..kinds-1 from row `first` on. The counts are integers: updating them leaves no rounding.
+    IntArray are in 0..kinds-1 from row `first` on. The counts are integers: updating them leaves no rounding.
     """
     entropy = np.full(codes.size, np.nan)
     counts = np.zeros(kinds, dtype=np.int64)
@@ -129,10 +117,10 @@ def code_entropy(codes: Codes, kinds: int, window: int, first: int) -> Array:
 
 @compiled
 def binned_entropy(unit: Array, x: Array, centre: Array, edges: Array, window: int) -> Array:
-    """Shannon entropy, as a share of its maximum, of a histogram of (x[s] - centre[t]) / unit[t].
+    """Shannon entropy, as a share of its maximum, of a histogram of (x[s] - centre[t]) / unit[t], [n] -> [n] in 0..1.
 
-    The histogram holds the last `window` bars s and its bins lie between `edges` (ascending) and outside
-    them. 0 where the unit is 0; NaN where unit or centre is. [n] -> [n] in 0..1.
+    The histogram has the last `window` bars s; its bins are between `edges` (ascending) and outside them. 0 where the
+    unit is 0; NaN where unit or centre is.
     """
     entropy = np.full(x.size, np.nan)
     counts = np.zeros(edges.size + 1, dtype=np.int64)
@@ -150,7 +138,7 @@ def binned_entropy(unit: Array, x: Array, centre: Array, edges: Array, window: i
 
 
 @compiled
-def _entropy(counts: Codes, total: int) -> float:
+def _entropy(counts: IntArray, total: int) -> float:
     entropy = 0.0
     for count in counts:
         if count > 0:
@@ -200,21 +188,6 @@ def sign(log_change: Array) -> Array:
     return np.where(np.abs(log_change) <= ROUNDING, 0.0, np.sign(log_change))
 
 
-def highest(x: Array, window: int) -> Array:
-    """Largest of the last `window` values, [n] -> [n]."""
-    return cast(Array, talib.MAX(x, timeperiod=window))
-
-
-def lowest(x: Array, window: int) -> Array:
-    """Smallest of the last `window` values, [n] -> [n]."""
-    return cast(Array, talib.MIN(x, timeperiod=window))
-
-
-def ema(x: Array, window: int) -> Array:
-    """Exponential moving average with weight 2 / (window + 1), seeded by the first window's mean, [n] -> [n]."""
-    return cast(Array, talib.EMA(x, timeperiod=window))
-
-
 def average_true_range(high: Array, low: Array, close: Array, period: int) -> Array:
     """Wilder's average true range (New Concepts in Technical Trading Systems, 1978), in price units, [n] -> [n].
 
@@ -227,57 +200,24 @@ class Bars:
     """One symbol's bars as contiguous float64 arrays [n], with the series that several features share."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        columns = ("open", "high", "low", "close", "volume")
-        arrays = (np.ascontiguousarray(frame[column].to_numpy(dtype=np.float64)) for column in columns)
+        arrays = (np.ascontiguousarray(frame[column].to_numpy(dtype=np.float64)) for column in OHLCV)
         self.open, self.high, self.low, self.close, self.volume = arrays
         self.datetime: pd.Series[Any] = frame["datetime"]
+        self.log_return = log_ratio(self.close, lag(self.close, 1))  # ln(C[t] / C[t-1])
+        self.log_body = log_ratio(self.close, self.open)  # ln(C / O)
+        self.log_range = log_ratio(self.high, self.low)  # ln(H / L)
+        self.log_open = log_ratio(self.open, lag(self.close, 1))  # ln(O[t] / C[t-1])
+        self.typical: Array = (self.high + self.low + self.close) / 3.0
+        self.direction = sign(self.log_return)  # +1, 0 or -1
 
     @cached_property
     def unit(self) -> tuple[Array, Array, Array]:
-        """High, low and close in units of a power of two near the first close: TA-Lib takes moves below 1e-14 for zero.
+        """High, low and close in units of a power of two near the first close: TA-Lib treats moves below 1e-14 as zero.
 
-        Dividing by a power of two rounds nothing, so it makes no difference to any bit at which bar the history starts.
+        Dividing by a power of two rounds nothing, so the bar at which the history starts changes no bit.
         """
         near = np.ldexp(1.0, np.frexp(self.close[:1])[1])
         return self.high / near, self.low / near, self.close / near
-
-    @cached_property
-    def seconds(self) -> Array:
-        """Since the epoch, to the millisecond."""
-        utc = self.datetime.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
-        seconds: Array = utc.astype(np.int64) / 1000.0
-        return seconds
-
-    @cached_property
-    def log_return(self) -> Array:
-        """ln(C[t] / C[t-1])."""
-        return log_ratio(self.close, lag(self.close, 1))
-
-    @cached_property
-    def log_body(self) -> Array:
-        """ln(C / O)."""
-        return log_ratio(self.close, self.open)
-
-    @cached_property
-    def log_range(self) -> Array:
-        """ln(H / L)."""
-        return log_ratio(self.high, self.low)
-
-    @cached_property
-    def log_open(self) -> Array:
-        """ln(O[t] / C[t-1])."""
-        return log_ratio(self.open, lag(self.close, 1))
-
-    @cached_property
-    def typical(self) -> Array:
-        """Typical price, (H + L + C) / 3."""
-        price: Array = (self.high + self.low + self.close) / 3.0
-        return price
-
-    @cached_property
-    def direction(self) -> Array:
-        """+1, 0 or -1: the sign of the return."""
-        return sign(self.log_return)
 
     @cached_property
     def atr(self) -> Array:
@@ -289,3 +229,40 @@ class Bars:
         """Standard deviation of the return over 50 bars, 0 where it is rounding."""
         sd = deviation(self.log_return, 50, ddof=1)
         return np.where(sd <= ROUNDING, 0.0, sd)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column."""
+
+    name: str
+    function: Callable[..., Array]
+    parameters: tuple[Any, ...]
+    log_price: bool  # a difference of log prices, which `units: atr` divides by the average true range
+    recursive: bool  # remembers all earlier bars, not only a window
+
+    def compute(self, bars: Bars) -> Array:
+        """The feature of one symbol's bars, [n]."""
+        return self.function(bars, *self.parameters)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The features of one group in column order, and the rows until all their windows are full."""
+
+    warmup: int
+    features: list[Feature] = field(default_factory=list)
+
+    def feature(
+        self, name: str, *parameters: Any, log_price: bool = False, recursive: bool = False
+    ) -> Callable[[F], F]:
+        """Enter a function of bars as one column for each of `parameters`, a value or a tuple of values for the `{}`
+        of `name`; without any, as one column. The flags are those of `Feature`."""
+
+        def enter(function: F) -> F:
+            for each in parameters or [()]:
+                values = each if isinstance(each, tuple) else (each,)
+                self.features.append(Feature(name.format(*values), function, values, log_price, recursive))
+            return function
+
+        return enter

@@ -23,9 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from barcast.data.bars import OHLCV
-from barcast.files import atomic_file
-from barcast.paths import SPLITS
+from barcast.data.frames import OHLCV, SPLITS
+from barcast.data.split_files import split_file, write_split
 
 Floats = npt.NDArray[np.floating]
 
@@ -36,14 +35,14 @@ SIGNAL_FEATURES = 4  # the first features of synthetic splits carry the signal, 
 CLIP = 5.0
 
 _STEPS = 8  # prices inside a bar, from which its high and low come
-_SPLIT_GAP = 1_500  # bars between two splits, as a purge and an embargo leave
+_SPLIT_GAP = 1_500  # bars between two splits, as after a purge and an embargo
 
 
 @dataclass(frozen=True)
 class Sessions:
     """Trading hours, in UTC: a bar may open from `opens` until before `closes`, maybe through midnight.
 
-    With `weekends` false nothing trades from Friday's `closes` to Sunday's `opens` (Monday's, where the hours lie
+    With `weekends` false nothing trades from Friday's `closes` to Sunday's `opens` (Monday's, if the hours are
     within one day).
     """
 
@@ -73,18 +72,11 @@ def synthetic_bars(
     signal: float = 0.0,
     sessions: Sessions | None = None,
 ) -> pd.DataFrame:
-    """Bars in the common form, `n_bars` of each symbol at the same times; a symbol's bars don't depend on the others'.
+    """Bars in the common form, `n_bars` of each symbol at the same times: [len(symbols) · n_bars, 7].
 
-    Args:
-        symbols: their names.
-        n_bars: bars of each symbol.
-        seed: the same seed gives the same bars.
-        spacing: time from bar to bar.
-        signal: s of the module's price model.
-        sessions: trading hours; None trades round the clock. Over a closed time the price jumps.
-
-    Returns:
-        [len(symbols) · n_bars, 7]: `datetime, symbol, open, high, low, close, volume`.
+    Symbols don't depend on each other. The same seed gives the same bars. `spacing` is the time from bar to bar, and
+    `signal` s of the module's price model. Without `sessions` symbols trade round the clock. Over a closed time the
+    price jumps.
     """
     times = _times(n_bars, spacing, sessions)
     frames = []
@@ -106,61 +98,51 @@ def synthetic_splits(
     signal: float = 0.3,
     signal_lags: Sequence[int] = (0,),
 ) -> dict[str, pd.DataFrame]:
-    """Splits as another system makes them: the full shape of 7 + features + 6 label columns a horizon.
+    """Train, val and test as another system makes them: 7 columns, features and 6 label columns per horizon.
 
     Features are independent standard normals, clipped at ±5. The score of bar t is the sum of the first
     `SIGNAL_FEATURES` of them at each of the lags, scaled to unit variance. A horizon's label is the tercile (-1, 0, 1)
     of `signal` · score + sqrt(1 - signal²) · noise, so `signal` is a correlation; the next bar's return follows the
-    score as strongly. Every row is labelled, and lags at the head of a split reach into rows that aren't shown.
+    score as strongly. Every row is labelled, and lags at the head of a split use rows that aren't returned. Each split
+    is sorted by symbol and time, and later than the one before.
 
     Args:
         seed: the same seed gives the same splits.
         n_rows: rows of train, val and test, spread evenly over the symbols.
         n_features: columns `f000`, `f001`, …
-        horizons: one block of label columns each.
-        symbols: their names.
+        horizons, symbols: one block of label columns per horizon, one block of rows per symbol and split.
         signal: the correlation, from 0 (nothing to find) to 1 (the label is the score's tercile).
-        signal_lags: how many bars back the signal's features lie.
-
-    Returns:
-        The frames of train, val and test, each sorted by symbol and time and later than the one before.
+        signal_lags: how many bars back the signal's features are.
     """
     if min(signal_lags) < 0:
         raise ValueError(f"signal_lags are bars back, 0 or more; got {tuple(signal_lags)}")
-    names, plan = sorted(set(symbols)), _Plan(n_features, tuple(horizons), signal, tuple(sorted(set(signal_lags))))
+    names, lags = sorted(set(symbols)), sorted(set(signal_lags))
     longest = [-(-rows // len(names)) for rows in n_rows]
     times = _times(sum(longest) + _SPLIT_GAP * (len(longest) - 1), "30min", FUTURES)
     frames, first = {}, 0
     for split, rows, length in zip(SPLITS, n_rows, longest, strict=True):
-        counts = [len(part) for part in np.array_split(np.arange(rows), len(names))]
-        parts = [
-            _split_part(_generator(seed, f"{split} {symbol}"), symbol, times[first : first + count], plan)
-            for symbol, count in zip(names, counts, strict=True)
-        ]
+        parts = []
+        for symbol, part in zip(names, np.array_split(np.arange(rows), len(names)), strict=True):
+            rng, own_times = _generator(seed, f"{split} {symbol}"), times[first : first + len(part)]
+            parts.append(_split_part(rng, symbol, own_times, n_features, horizons, signal, lags))
         frames[split] = pd.concat(parts, ignore_index=True)
         first += length + _SPLIT_GAP
-    return _with_unit_weights(frames, horizons)
+    for name in (f"sample_weight_h{horizon}" for horizon in horizons):
+        mean = frames["train"][name].mean()
+        for frame in frames.values():
+            frame[name] = (frame[name] / mean).astype(np.float32)
+    return frames
 
 
 def write_splits(frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
     """Write each split as `{split}_scaled.parquet` into the folder, the form that `source: splits` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
     for split, frame in frames.items():
-        with atomic_file(folder / f"{split}_scaled.parquet") as temporary:
-            frame.to_parquet(temporary, compression="zstd", index=False)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What every part of synthetic splits shares."""
-
-    n_features: int
-    horizons: tuple[int, ...]
-    signal: float
-    lags: tuple[int, ...]
+        write_split(frame, split_file(folder, split))
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
-    """A stream of its own for each name, whatever other names there are."""
+    """A random stream for each name, independent of other names."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
@@ -203,23 +185,31 @@ def _price_bars(
     return frame.assign(**dict(zip(OHLCV, columns, strict=True)))
 
 
-def _split_part(rng: np.random.Generator, symbol: str, times: pd.DatetimeIndex, plan: _Plan) -> pd.DataFrame:
+def _split_part(
+    rng: np.random.Generator,
+    symbol: str,
+    times: pd.DatetimeIndex,
+    n_features: int,
+    horizons: Sequence[int],
+    signal: float,
+    lags: Sequence[int],
+) -> pd.DataFrame:
     """One symbol's rows of one split; the weights aren't normalised yet."""
-    count, depth = len(times), max(plan.lags)
-    features = rng.standard_normal((count + depth, plan.n_features), dtype=np.float32)  # [depth + n, F]
+    count, depth = len(times), max(lags)
+    features = rng.standard_normal((count + depth, n_features), dtype=np.float32)  # [depth + n, F]
     np.clip(features, -CLIP, CLIP, out=features)
     carriers = features[:, :SIGNAL_FEATURES].astype(np.float64)
-    lagged = sum(carriers[depth - lag : depth - lag + count].sum(axis=1) for lag in plan.lags)
-    score = np.asarray(lagged) / np.sqrt(len(plan.lags) * carriers.shape[1])  # [n], unit variance
-    shocks = rng.standard_normal((count, _STEPS)) * np.sqrt(1 - plan.signal**2)
-    bars = _price_bars(rng, symbol, times, shocks, plan.signal * _known_before(score))
-    names = [f"f{number:03d}" for number in range(plan.n_features)]
-    labels = [_label_block(rng, score, horizon, plan.signal) for horizon in plan.horizons]
+    lagged = sum(carriers[depth - lag : depth - lag + count].sum(axis=1) for lag in lags)
+    score = np.asarray(lagged) / np.sqrt(len(lags) * carriers.shape[1])  # [n], unit variance
+    shocks = rng.standard_normal((count, _STEPS)) * np.sqrt(1 - signal**2)
+    bars = _price_bars(rng, symbol, times, shocks, signal * _known_before(score))
+    names = [f"f{number:03d}" for number in range(n_features)]
+    labels = [_label_block(rng, score, horizon, signal) for horizon in horizons]
     return pd.concat([bars, pd.DataFrame(features[depth:], columns=names), *labels], axis=1)
 
 
 def _label_block(rng: np.random.Generator, score: Floats, horizon: int, signal: float) -> pd.DataFrame:
-    """One horizon's label columns, [n, 6]; like real ones, all of them tell of the label."""
+    """One horizon's label columns, [n, 6]; like real ones, all of them are informative about the label."""
     count = len(score)
     latent = signal * score + np.sqrt(1 - signal**2) * rng.standard_normal(count)
     label = np.sign(latent) * (np.abs(latent) > NormalDist().inv_cdf(2 / 3))
@@ -227,22 +217,7 @@ def _label_block(rng: np.random.Generator, score: Floats, horizon: int, signal: 
     adverse = rng.exponential(0.5, count) + (label == -1)
     favourable = rng.exponential(0.5, count) + (label == 1)
     quality = np.maximum(favourable, adverse) / (favourable + adverse)
-    columns = {
-        "label": label.astype(np.int8),
-        "bars_to_hit": bars_to_hit.astype(np.int32),
-        "mae": adverse.astype(np.float32),
-        "mfe": favourable.astype(np.float32),
-        "quality": quality.astype(np.float32),
-        "sample_weight": quality / bars_to_hit,
-    }
+    columns = {"label": label.astype(np.int8), "bars_to_hit": bars_to_hit.astype(np.int32)}
+    columns |= {"mae": adverse.astype(np.float32), "mfe": favourable.astype(np.float32)}
+    columns |= {"quality": quality.astype(np.float32), "sample_weight": quality / bars_to_hit}
     return pd.DataFrame({f"{name}_h{horizon}": values for name, values in columns.items()})
-
-
-def _with_unit_weights(frames: dict[str, pd.DataFrame], horizons: Sequence[int]) -> dict[str, pd.DataFrame]:
-    """The sample weights as float32, scaled so that train's have mean 1."""
-    names = [f"sample_weight_h{horizon}" for horizon in horizons]
-    means = frames["train"][names].mean()
-    return {
-        split: frame.assign(**{name: (frame[name] / means[name]).astype(np.float32) for name in names})
-        for split, frame in frames.items()
-    }

@@ -2,65 +2,57 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from barcast.data.windows import Windows
-from barcast.models._network import NetworkModel
-from barcast.models.base import BaseModel
+from barcast.evaluation.metrics import Array
 
-WINDOWS = 96  # evenly chosen ones: enough for a mean, and few seconds with any architecture
+if TYPE_CHECKING:  # torch and what trains networks are loaded only for a network
+    from barcast.data.windows import Windows
+    from barcast.models._network import NetworkModel
+    from barcast.models.base import BaseModel
+
+WINDOWS = 96  # evenly chosen: enough for a mean, and a few seconds with any architecture
 STEPS = 16
-BATCH = 128  # windows that the gradients are computed for at a time
-
-Array = npt.NDArray[np.float64]
+BATCH = 128  # windows per gradient computation
 
 
 def importance_of(model: BaseModel, X: Windows) -> pd.DataFrame:
-    """A model's own notion of importance, or a network's integrated gradients on some of the windows `X`.
+    """A network's integrated gradients on some of the windows `X`, or another model's own importance.
 
     Returns:
         `feature`, `lag` (bars before the window's last one; null: the window as a whole) and `importance`, summing to
-        1, most important first; empty where the model has no notion of it.
+        1, most important first; empty for a model without any.
     """
-    if not isinstance(model, NetworkModel):
+    if not hasattr(model, "_networks"):
         return model.get_feature_importance()
+    network = cast("NetworkModel", model)
     chosen = np.unique(np.linspace(0, len(X) - 1, min(WINDOWS, len(X))).round().astype(np.int64))
-    shares = np.abs(integrated_gradients(model, X.select(chosen), STEPS)).mean(axis=0)  # [L, F]
+    shares = np.abs(integrated_gradients(network, X.select(chosen), STEPS)).mean(axis=0)  # [N, L, F] -> [L, F]
     length, width = shares.shape
-    table = pd.DataFrame(
-        {
-            "feature": np.tile(model.feature_columns, length),
-            "lag": np.repeat(np.arange(length)[::-1], width),
-            "importance": (shares / max(shares.sum(), np.finfo(np.float64).tiny)).ravel(),
-        }
-    )
+    table = pd.DataFrame({"feature": np.tile(model.feature_columns, length)})
+    table["lag"] = np.repeat(np.arange(length)[::-1], width)
+    table["importance"] = (shares / max(shares.sum(), np.finfo(np.float64).tiny)).ravel()
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
 def integrated_gradients(model: NetworkModel, X: Windows, steps: int) -> Array:
     """How much each value of a window moves the log-probability of the class that the network favours there.
 
-    The path leads from the window whose every scaled feature is 0, which for a robust scaler is the median bar, in a
-    straight line to the window itself; the integral over it is a midpoint sum (equations 1 and 3). Over a window the
+    The path is the straight line to the window from the one whose scaled features are all 0, which for a robust scaler
+    is the median bar; the integral over it is a midpoint sum of `steps` points (equations 1 and 3). Over a window the
     attributions sum to the change of the log-probability along the path, up to that sum's error ("completeness").
-
-    Args:
-        model: fitted.
-        X: `[N, L, F]`.
-        steps: points of the path.
-
-    Returns:
-        `[N, L, F]`, of the L bars that the network sees.
+    Returns `[N, L, F]`, of the L bars that the network sees.
     """
     from barcast.training.session import torch_session
 
-    with torch_session(model.config, model.config.threads, answering=True) as device:
-        seen = X.last(model.config.lookback)
-        parts = [seen.select(slice(start, start + BATCH)) for start in range(0, len(X), BATCH)]
-        found = [_of_batch(model, np.asarray(part), steps, device) for part in parts]
-    return np.concatenate(found)
+    seen = X.last(model.config.lookback)
+    batches = [seen.select(slice(start, start + BATCH)) for start in range(0, len(X), BATCH)]
+    with torch_session(model.config, model.config.threads, predicting=True) as device:
+        return np.concatenate([_of_batch(model, np.asarray(batch), steps, device) for batch in batches])
 
 
 def _of_batch(model: NetworkModel, x: npt.NDArray[np.float32], steps: int, device: object) -> Array:
@@ -75,7 +67,7 @@ def _of_batch(model: NetworkModel, x: npt.NDArray[np.float32], steps: int, devic
 
     values = torch.as_tensor(x, device=device)  # type: ignore[arg-type]
     total = torch.zeros(values.shape, dtype=torch.float64)  # on the CPU: Apple's device has no such numbers
-    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have gradients in training alone
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have gradients only in training
         with torch.no_grad():
             favoured = log_p(values).argmax(dim=1, keepdim=True)  # [N, 1]
         for step in range(steps):

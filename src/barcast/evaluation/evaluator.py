@@ -1,29 +1,33 @@
-"""A fitted model, validation and test in; published probabilities and every figure about them out."""
+"""From a fitted model, validation and test to calibrated probabilities and every metric of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from barcast.config import Section
-from barcast.data.windows import Split
-from barcast.evaluation.abstention import choose_threshold
-from barcast.evaluation.calibration import reliability_table
+from barcast.errors import DataError
+from barcast.evaluation.backtest import Backtest, backtest
+from barcast.evaluation.calibration import CalibrationChoice, Period, choose_calibrator
 from barcast.evaluation.conformal import ConformalSets, Score, coverage_by_month, coverage_metrics
-from barcast.evaluation.metrics import Metrics, classification_metrics, probability_metrics
-from barcast.evaluation.postprocess import Postprocess
-from barcast.evaluation.scaling import Choice, Period, choose_scaling
-from barcast.evaluation.slices import CALIBRATION, RANKED, TEST, Parts, calibration_periods, validation_parts
-from barcast.evaluation.trading import Backtest, backtest
-from barcast.models.base import BaseModel, Labels, PredictionOutput
+from barcast.evaluation.metrics import Metrics, classification_metrics, probability_metrics, reliability_table
+from barcast.evaluation.postprocess import Postprocess, choose_threshold
+from barcast.evaluation.validation_split import CALIBRATION, SCORED, SELECTION, TEST, cut_calibration, cut_validation
+from barcast.probabilities import Labels, PredictionOutput
+from barcast.section import Section
 
-_STRETCHES = 3  # of the calibration slice, periods beside the folds
+if TYPE_CHECKING:  # what predicts is passed in; an ensemble, which is scored here too, needs no model
+    from barcast.data.dataset import Split, TimeSeriesDataset
+    from barcast.models.base import BaseModel
+
+UNCALIBRATED_COLUMNS = ("raw_down", "raw_flat", "raw_up")
+_OWN_PERIODS = 3  # that the calibration subset is cut into
+_GAIN = 0.0005  # nats of log-loss; less is noise
 
 
 class CalibrationConfig(Section):
@@ -57,193 +61,172 @@ class EvaluateConfig(ScoringConfig):
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model itself says of N windows, and the truth."""
+class Predictions:
+    """A model's own, uncalibrated predictions of N windows, and the truth."""
 
     output: PredictionOutput
     y: Labels  # [N]
-    close: pd.Series  # [N]
-
-    @classmethod
-    def of(cls, model: BaseModel, split: Split) -> Answers:
-        """Predict a split's windows."""
-        return cls(model.predict(split.X, split.meta), split.y, split.meta["close"].reset_index(drop=True))
-
-    @property
-    def bars(self) -> pd.DataFrame:
-        """N rows of `datetime, symbol, close`."""
-        return pd.DataFrame({"datetime": self.output.timestamps, "symbol": self.output.symbols, "close": self.close})
+    bars: pd.DataFrame  # [N]: datetime, symbol, close
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A model on one split of N windows, of which those where `part` is RANKED or TEST are scored.
+class SplitEvaluation:
+    """A model on one split of N windows; only those whose subset is in SCORED are scored.
 
-    `metrics` holds what `classification_metrics` and `backtest` say of the published probabilities, `raw` log-loss,
-    Brier and ECE of the model's own, `rules` the trading metrics of the abstaining rules, `buy_hold` those of holding
-    every symbol throughout. `reliability`, `equity` and `coverage` are the frames of docs/evaluation.md, "Files".
+    `predictions` `[N]` has the calibrated output, the uncalibrated probabilities (`raw_*`), the strategies' positions
+    (`act_*`), the true `label`, the `close` and the `part`, which is the subset. `metrics` has `classification_metrics`
+    and `backtest` of the calibrated output, `uncalibrated` log-loss, Brier and ECE of the model's own probabilities,
+    `strategies` the trading metrics of `sets` and `threshold`, which trade only when sure, and of `buy_hold`.
+    docs/evaluation.md, "Files", describes the other frames.
     """
 
-    answers: Answers
-    output: PredictionOutput
-    positions: Mapping[str, Labels]
-    part: Parts
+    predictions: pd.DataFrame
     metrics: Metrics
-    raw: Metrics
-    rules: Mapping[str, Metrics]
-    buy_hold: Metrics
+    uncalibrated: Metrics
+    strategies: Mapping[str, Metrics]
     conformal: Metrics
     reliability: pd.DataFrame
     equity: pd.DataFrame
     coverage: pd.DataFrame
 
-    @property
-    def scored(self) -> npt.NDArray[np.bool_]:
-        return np.isin(self.part, (RANKED, TEST))
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """The published output with the model's own probabilities (`raw_*`), the rules' positions (`act_*`), the
-        truth (`label`), the `close` and the `part` beside it; N rows."""
-        down, flat, up = self.answers.output.probabilities.T
-        return self.output.to_dataframe().assign(
-            raw_down=down,
-            raw_flat=flat,
-            raw_up=up,
-            **{f"act_{rule}": position for rule, position in self.positions.items()},
-            label=self.answers.y,
-            close=self.answers.close,
-            part=self.part,
-        )
-
 
 @dataclass(frozen=True)
-class Scored:
+class CellEvaluation:
     """A model on validation and test, and what was fitted on validation in between."""
 
     postprocess: Postprocess
-    choice: Choice
+    choice: CalibrationChoice
     folds: Sequence[Period]
-    val: Evaluation
-    test: Evaluation
-
-    @property
-    def folds_json(self) -> dict[str, object] | None:
-        """Log-loss out of fold, calibrated without the fold in question; None where there were no folds."""
-        if not self.folds:
-            return None
-        windows, losses = [len(fold.y) for fold in self.folds], self.choice.used[: len(self.folds)]
-        mean = float(np.average(losses, weights=windows))
-        return {"log_loss": mean, "windows": sum(windows), "by_fold": losses.tolist()}
-
-    @property
-    def splits(self) -> dict[str, Evaluation]:
-        return {"val": self.val, "test": self.test}
+    splits: Mapping[str, SplitEvaluation]  # val, test
 
     def to_json(self) -> dict[str, object]:
-        """The content of metrics.json, without the prior (docs/evaluation.md, "Files")."""
-        splits = self.splits
-        rules = {rule: {name: found.rules[rule] for name, found in splits.items()} for rule in self.test.rules}
-        parts = [*self.val.part, *self.test.part]
+        """The content of metrics.json that does not depend on the prior (docs/evaluation.md, "Files")."""
+        splits, keys = self.splits.items(), ("sets", "threshold", "buy_hold")
+        strategies = {key: {name: split.strategies[key] for name, split in splits} for key in keys}
+        candidates = {method: float(losses.mean()) for method, losses in self.choice.holdout.items()}
+        windows = [len(fold.y) for fold in self.folds]
+        losses = self.choice.chosen_losses[: len(windows)]  # of each fold, calibrated without itself
+        mean = float(np.average(losses, weights=windows)) if windows else None
+        folds = {"log_loss": mean, "windows": sum(windows), "by_fold": losses.tolist()}
         return {
-            **{name: found.metrics for name, found in splits.items()},
-            "raw": {name: found.raw for name, found in splits.items()},
-            "buy_hold": {name: found.buy_hold for name, found in splits.items()},
-            "abstention": rules,
-            "conformal": {name: found.conformal for name, found in splits.items()},
-            "calibration": {"method": self.choice.scaling.method, "candidates": self.choice.losses},
-            "folds": self.folds_json,
-            "windows": {str(part): parts.count(part) for part in sorted(set(parts))},
+            **{name: split.metrics for name, split in splits},
+            "raw": {name: split.uncalibrated for name, split in splits},
+            "buy_hold": strategies.pop("buy_hold"),
+            "abstention": strategies,
+            "conformal": {name: split.conformal for name, split in splits},
+            "calibration": {"method": self.choice.calibrator.method, "candidates": candidates},
+            "folds": folds if windows else None,
+            "windows": pd.concat([split.predictions["part"] for _, split in splits]).value_counts().to_dict(),
         }
 
 
 class Evaluator:
-    """Fits what comes after a model on validation, and measures model and all on both splits.
+    """Fits what follows a model on validation, and scores the whole on both splits.
 
-    Validation is cut in two (`validation_parts`). The calibration slice and, where there are some, the out-of-fold
-    predictions inside train choose and fit the scaling (`choose_scaling`); the slice fits the prediction sets. The
-    rest of validation decides from which threshold on a rule acts, and ranks the cells. Test fits and chooses nothing.
-    Where a scaling is used, it and the sets come from the same windows, so the sets' guarantee holds up to what the
-    scaling's one or six parameters take (docs/evaluation.md, "Prediction sets").
+    Validation is cut in two (`cut_validation`). The calibration subset and the out-of-fold predictions inside train,
+    if there are any, choose and fit the calibrator (`choose_calibrator`); the calibration subset fits the prediction
+    sets. The selection subset sets the trading threshold, and ranks the cells. Nothing is fitted or chosen on test.
     """
 
     def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
 
-    def evaluate(self, model: BaseModel, val: Split, test: Split, folds: Sequence[Period] = ()) -> Scored:
-        """Predict both splits and score them, unweighted.
+    def evaluate_dataset(
+        self, model: BaseModel, dataset: TimeSeriesDataset, folds: Sequence[Period] = ()
+    ) -> CellEvaluation:
+        """`evaluate` on validation and test; DataError if the model was trained on features other than the windows'."""
+        for split in ("val", "test"):
+            if dataset.feature_columns(split) != model.feature_columns:
+                raise DataError(
+                    f"{dataset.path}/{split}/columns.json: the features are not those that {model.config.model_name} "
+                    "was trained on; run `dvc repro` to train it on these windows"
+                )
+        return self.evaluate(model, dataset.split("val"), dataset.split("test"), folds)
 
-        Args:
-            model: fitted.
-            val: validation.
-            test: test.
-            folds: the model's out-of-fold predictions inside train, where it has some.
+    def evaluate(self, model: BaseModel, val: Split, test: Split, folds: Sequence[Period] = ()) -> CellEvaluation:
+        """Predict both splits with a fitted model and score them, unweighted; `folds`: its out-of-fold predictions.
 
         Raises:
             ModelError: the model is not fitted, or was fitted on windows of another shape.
-            DataError: a close is no price, or validation is too short to be cut in two.
+            DataError: a close is not a price, or validation is too short to be cut in two.
         """
-        return self.score(Answers.of(model, val), Answers.of(model, test), folds)
 
-    def score(self, val: Answers, test: Answers, folds: Sequence[Period] = ()) -> Scored:
-        """The same from what a model said: also for probabilities that no single model gave."""
-        parts = validation_parts(val.bars, self.config.calibration.share, self.config.purge_bars)
-        postprocess, choice = self._fit(val, parts, folds)
-        return Scored(
-            postprocess,
-            choice,
-            folds,
-            self._measure(postprocess, val, parts),
-            self._measure(postprocess, test, np.full(len(test.y), TEST)),
-        )
+        def predict(split: Split) -> Predictions:
+            return Predictions(model.predict(split.X, split.meta), split.y, split.meta[["datetime", "symbol", "close"]])
 
-    def _fit(self, val: Answers, parts: Parts, folds: Sequence[Period]) -> tuple[Postprocess, Choice]:
-        config, raw = self.config, val.output.probabilities
-        fitted, ranked = parts == CALIBRATION, parts == RANKED
-        stretches = calibration_periods(val.bars, parts, _STRETCHES, config.purge_bars)
-        own = [Period(raw[chosen], val.y[chosen]) for chosen in stretches]
-        choice = choose_scaling(config.calibration.methods, folds, own)
-        published = choice.scaling.apply(raw)
-        conformal = ConformalSets.fit(published[fitted], val.y[fitted], config.sets, config.alpha)
-        threshold = choose_threshold(published[ranked], val.bars[ranked], config.cost_bps)
-        return Postprocess(choice.scaling, conformal, threshold), choice
+        return self.score(predict(val), predict(test), folds)
 
-    def _measure(self, postprocess: Postprocess, answers: Answers, parts: Parts) -> Evaluation:
-        output = postprocess.apply(answers.output)
-        positions = postprocess.positions(output)
-        scored = np.isin(parts, (RANKED, TEST))
-        raw, published, y = answers.output.probabilities[scored], output.probabilities[scored], answers.y[scored]
-        bars, bins = answers.bars[scored], self.config.calibration_bins
-        held = {"plain": output.predictions, **positions, "buy_hold": np.ones(len(scored), np.int64)}
-        traded = {
-            rule: backtest(bars.assign(prediction=position[scored]), self.config.cost_bps)
-            for rule, position in held.items()
+    def score(self, val: Predictions, test: Predictions, folds: Sequence[Period] = ()) -> CellEvaluation:
+        """The same from predictions, which need not be those of a single model."""
+        config, p = self.config, val.output.probabilities
+        subsets = cut_validation(val.bars, config.calibration.share, config.purge_bars)
+        calibration, selection = subsets == CALIBRATION, subsets == SELECTION
+        periods = cut_calibration(val.bars, subsets, _OWN_PERIODS, config.purge_bars)
+        own = [Period(p[rows], val.y[rows]) for rows in periods]
+        choice = choose_calibrator(config.calibration.methods, folds, own)
+        calibrated = choice.calibrator.apply(p)
+        conformal = ConformalSets.fit(calibrated[calibration], val.y[calibration], config.sets, config.alpha)
+        threshold = choose_threshold(calibrated[selection], val.bars[selection], config.cost_bps)
+        postprocess = Postprocess(choice.calibrator, conformal, threshold)
+        scores = {
+            "val": self._score_split(postprocess, val, subsets),
+            "test": self._score_split(postprocess, test, np.full(len(test.y), TEST)),
         }
-        sets = postprocess.conformal.sets(published)
-        return Evaluation(
-            answers=answers,
-            output=output,
-            positions=positions,
-            part=parts,
-            metrics={**classification_metrics(published, y, bins), **traded["plain"].metrics},
-            raw=probability_metrics(raw, y, bins),
-            rules={rule: traded[rule].metrics for rule in positions},
-            buy_hold=traded["buy_hold"].metrics,
+        return CellEvaluation(postprocess, choice, folds, scores)
+
+    def _score_split(
+        self, postprocess: Postprocess, predictions: Predictions, subsets: npt.NDArray[np.str_]
+    ) -> SplitEvaluation:
+        output, scored = postprocess.apply(predictions.output), np.isin(subsets, SCORED)
+        positions = postprocess.positions(output)
+        uncalibrated, calibrated = predictions.output.probabilities[scored], output.probabilities[scored]
+        y, bars, bins = predictions.y[scored], predictions.bars[scored], self.config.calibration_bins
+
+        def trade(position: Labels) -> Backtest:
+            return backtest(bars.assign(prediction=position[scored]), self.config.cost_bps)
+
+        plain = trade(output.predictions)
+        strategies = {key: trade(position) for key, position in positions.items()}
+        strategies["buy_hold"] = trade(np.ones(len(scored), np.int64))
+        worth = plain.equity["equity"]
+        sets = postprocess.conformal.sets(calibrated)
+        reliability = [reliability_table(p, y, bins) for p in (uncalibrated, calibrated)]
+        return SplitEvaluation(
+            predictions=output.to_dataframe().assign(
+                **dict(zip(UNCALIBRATED_COLUMNS, predictions.output.probabilities.T, strict=True)),
+                **{f"act_{key}": position for key, position in positions.items()},
+                label=predictions.y,
+                close=predictions.bars["close"],
+                part=subsets,
+            ),
+            metrics={**classification_metrics(calibrated, y, bins), **plain.metrics},
+            uncalibrated=probability_metrics(uncalibrated, y, bins),
+            strategies={key: traded.metrics for key, traded in strategies.items()},
             conformal=coverage_metrics(sets, y),
-            reliability=_reliability({"raw": raw, "published": published}, y, bins),
-            equity=_equity(traded),
+            reliability=pd.concat(reliability, keys=["raw", "published"], names=["kind", None]).reset_index("kind"),
+            equity=plain.equity.assign(
+                drawdown=worth / worth.cummax().clip(lower=1.0) - 1,
+                **{key: traded.equity["equity"] for key, traded in strategies.items()},
+            ),
             coverage=coverage_by_month(sets, y, bars["datetime"]),
         )
 
 
-def _reliability(kinds: Mapping[str, npt.NDArray[np.float64]], y: Labels, bins: int) -> pd.DataFrame:
-    tables = [reliability_table(probabilities, y, bins).assign(kind=kind) for kind, probabilities in kinds.items()]
-    whole = pd.concat(tables, ignore_index=True)
-    return whole[["kind", *whole.columns.drop("kind")]]
+def ended_by_limit(config: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str | None:
+    """The limit that ended a training which was still improving, such as `max_rounds = 60`; None if none did.
 
-
-def _equity(traded: Mapping[str, Backtest]) -> pd.DataFrame:
-    """`datetime, equity, drawdown` of the plain rule, and the equity of every other one."""
-    plain = traded["plain"].equity
-    others = {rule: found.equity["equity"] for rule, found in traded.items() if rule != "plain"}
-    drawdown = plain["equity"] / plain["equity"].cummax().clip(lower=1.0) - 1
-    return plain.assign(drawdown=drawdown, **others)
+    A booster was still improving if its best round is so near the end that early stopping could not act, a network if
+    its last epoch is its best; either by more than `_GAIN` over what came before, since a schedule that ends at a
+    learning rate of 0 creeps down to its last step. Of several networks one is enough.
+    """
+    key = next((name for name in ("max_rounds", "max_epochs") if name in config), None)
+    if key is None or not config["early_stopping"]:
+        return None
+    limit, near = config[key], config["patience"] if key == "max_rounds" else 1
+    networks: dict[int, list[float]] = {}
+    for step in history:
+        networks.setdefault(int(step["step"]) // limit, []).append(step["val_log_loss"])
+    improving = any(
+        len(losses) == limit and min(losses[:-near] or losses[:1]) - min(losses) > _GAIN for losses in networks.values()
+    )
+    return f"{key} = {limit}" if improving else None

@@ -1,4 +1,4 @@
-"""What a model looks at, asked from outside: how much worse it gets when a part of its windows is shuffled."""
+"""What a model depends on: how much worse it gets when parts of its windows are shuffled."""
 
 from __future__ import annotations
 
@@ -8,54 +8,47 @@ import numpy as np
 import pandas as pd
 
 from barcast.data.windows import Windows
-from barcast.models.base import BaseModel, Labels, log_loss
+from barcast.models.base import BaseModel
+from barcast.probabilities import Labels, log_loss
 
 Part = tuple[slice | int, slice | int]  # of the axes L and F
 
 
 def permutation_importance(model: BaseModel, X: Windows, y: Labels, windows: int, seed: int) -> pd.DataFrame:
-    """By feature: the rise of the log-loss when its whole course is exchanged between windows (Breiman 2001).
+    """By feature: the rise of the log-loss when all its values are exchanged between windows (Breiman 2001).
 
-    Args:
-        model: fitted.
-        X: `[N, L, F]`.
-        y: `[N]` in {−1, 0, 1}.
-        windows: how many of them, evenly chosen, are asked; F times as many predictions are made.
-        seed: of the shuffling, the same for every feature.
+    Of `X` `[N, L, F]` and `y` `[N]`, `windows` evenly chosen ones are predicted once per feature, which are all
+    shuffled in the same way.
 
     Returns:
-        `feature`, `lag` (null: the window as a whole) and `importance`, summing to 1, most important first.
-        A feature whose shuffling made nothing worse has no row.
+        `feature`, `lag` (null: the window as a whole) and `importance`, summing to 1, most important first; no row for
+        a feature whose shuffling makes nothing worse.
     """
     rises = _rises(model, X, y, windows, seed, ((slice(None), feature) for feature in range(X.shape[2])))
-    lag = pd.array([pd.NA] * len(rises), dtype="Int64")
-    return _shares(pd.DataFrame({"feature": model.feature_columns, "lag": lag, "importance": rises}))
+    table = pd.DataFrame({"feature": model.feature_columns, "lag": pd.NA, "importance": rises})
+    return _shares(table.astype({"lag": "Int64"}))
 
 
 def lag_importance(model: BaseModel, X: Windows, y: Labels, windows: int, seed: int) -> pd.DataFrame:
-    """By bar: the same for all features of the bar `lag` bars before a window's last one.
-
-    Returns:
-        `lag` and `importance`, summing to 1, most important first.
-    """
+    """The same by bar, with all its features exchanged: `lag` (bars before a window's last one) and `importance`."""
     lags = np.arange(X.seq_len)
     rises = _rises(model, X, y, windows, seed, ((int(bar), slice(None)) for bar in X.seq_len - 1 - lags))
     return _shares(pd.DataFrame({"lag": lags, "importance": rises}))
 
 
 def _rises(model: BaseModel, X: Windows, y: Labels, windows: int, seed: int, parts: Iterable[Part]) -> list[float]:
-    """How much the log-loss of a sample rises with each part of its windows taken from other windows."""
+    """The rise of the log-loss with each part of the sampled windows taken from other windows."""
     chosen = np.unique(np.linspace(0, len(X) - 1, min(windows, len(X))).round().astype(np.int64))
     x, truth = X[chosen], y[chosen]  # [n, L, F]
-    other = x[np.random.default_rng(seed).permutation(len(x))]
+    shuffled = x[np.random.default_rng(seed).permutation(len(x))]
     before = log_loss(model.predict_proba(x), truth)
     rises = []
     for part in parts:
-        place = (slice(None), *part)
-        own = x[place].copy()
-        x[place] = other[place]
+        index = (slice(None), *part)
+        original = x[index].copy()
+        x[index] = shuffled[index]
         rises.append(log_loss(model.predict_proba(x), truth) - before)
-        x[place] = own
+        x[index] = original
     return rises
 
 

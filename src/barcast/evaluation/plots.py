@@ -1,62 +1,54 @@
-"""One cell's plots as small CSV files that `dvc plots` draws and that the report page reads."""
+"""The tables of a cell's plots, which `dvc plots` and the report page draw."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from barcast.evaluation.evaluator import Evaluation, Scored
+from barcast.evaluation.evaluator import CellEvaluation
 from barcast.evaluation.metrics import CLASS_NAMES
+from barcast.evaluation.validation_split import SCORED
 
 EQUITY_POINTS = 500
 TOP_FEATURES = 20
-OTHERS = "(others)"  # all features beyond the first, in `importance.csv`
+OTHERS = "(others)"  # all features beyond the first, in `importance`
 
 
-def write_plots(folder: Path, scored: Scored, prior: Scored, importance: pd.DataFrame) -> None:
-    """Write `{split}_confusion.csv` (one row a window: actual, predicted), `{split}_reliability.csv`,
-    `{split}_equity.csv` (at most 500 points, the prior's equity beside the model's), `{split}_coverage.csv` and
-    `importance.csv` (see `importance_table`)."""
-    for split, found in scored.splits.items():
-        equity = found.equity.assign(prior=prior.splits[split].equity["equity"])
-        _write(confusion(found), folder / f"{split}_confusion.csv")
-        _write(found.reliability, folder / f"{split}_reliability.csv")
-        _write(thin(equity), folder / f"{split}_equity.csv")
-        _write(found.coverage, folder / f"{split}_coverage.csv")
-    _write(importance_table(importance), folder / "importance.csv")
-
-
-def confusion(found: Evaluation) -> pd.DataFrame:
-    """Columns `actual` and `predicted` (down, flat, up), one row a scored window: what DVC's confusion template
-    counts."""
-    names = np.asarray(CLASS_NAMES)
-    actual, predicted = found.answers.y[found.scored], found.output.predictions[found.scored]
-    return pd.DataFrame({"actual": names[actual + 1], "predicted": names[predicted + 1]})
+def plot_tables(
+    evaluation: CellEvaluation, prior_equity: Mapping[str, pd.Series], importance: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Of each split `{split}_confusion`, `{split}_reliability`, `{split}_equity` (at most 500 rows, with the prior's
+    equity) and `{split}_coverage`; and `importance` (see `importance_table`)."""
+    tables, names = {"importance": importance_table(importance)}, np.asarray(CLASS_NAMES)
+    for name, split in evaluation.splits.items():
+        scored = split.predictions[split.predictions["part"].isin(SCORED)]
+        confusion = {"actual": names[scored["label"] + 1], "predicted": names[scored["prediction"] + 1]}
+        tables[f"{name}_confusion"] = pd.DataFrame(confusion)  # one row per window, as DVC's template takes them
+        tables[f"{name}_reliability"] = split.reliability
+        tables[f"{name}_equity"] = thin(split.equity.assign(prior=prior_equity[name]))
+        tables[f"{name}_coverage"] = split.coverage
+    return tables
 
 
 def importance_table(importance: pd.DataFrame) -> pd.DataFrame:
-    """`feature, lag, importance` of the 20 features with the largest sums, every lag of theirs, most important first.
+    """`feature, lag, importance` of the 20 features with the largest sums, all lags of each, most important first.
 
-    What the others have is summed by lag, as feature `(others)`, so that nothing is lost. Rows without a feature (what
-    the lags weigh, asked for by themselves) stay as they are.
+    All others are summed by lag, as feature `(others)`, so that nothing is lost. Rows without a feature (the importance
+    of a lag by itself) stay as they are.
     """
     total = importance.groupby("feature", sort=True)["importance"].sum().sort_values(ascending=False, kind="stable")
-    first = importance[importance["feature"].isin(total.index[:TOP_FEATURES])]
-    rest = importance[importance["feature"].notna() & ~importance["feature"].isin(first["feature"])]
-    by_themselves = importance[importance["feature"].isna()]
-    by_lag = rest.groupby("lag", dropna=False, sort=True)["importance"].sum().reset_index().assign(feature=OTHERS)
-    parts = [part for part in (first, by_lag[list(importance.columns)], by_themselves) if len(part)]
-    table = pd.concat(parts) if parts else first
+    top = importance[importance["feature"].isin(total.index[:TOP_FEATURES])]
+    rest = importance[importance["feature"].notna() & ~importance["feature"].isin(top["feature"])]
+    lags = importance[importance["feature"].isna()]
+    others = rest.groupby("lag", dropna=False, sort=True)["importance"].sum().reset_index().assign(feature=OTHERS)
+    parts = [part for part in (top, others[list(importance.columns)], lags) if len(part)]
+    table = pd.concat(parts or [top])
     return table[table["importance"] > 0].sort_values("importance", ascending=False, kind="stable")
 
 
 def thin(frame: pd.DataFrame, points: int = EQUITY_POINTS) -> pd.DataFrame:
-    """At most `points` rows, evenly chosen; the first and the last are always among them."""
+    """At most `points` rows, evenly chosen, with the first and the last among them."""
     chosen = np.unique(np.linspace(0, len(frame) - 1, min(points, len(frame))).round().astype(np.int64))
     return frame.iloc[chosen]
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False, lineterminator="\n")

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from barcast.errors import ModelError
-from barcast.models.base import CLASSES, EPSILON, Labels, Probabilities
+from barcast.probabilities import CLASSES, EPSILON, Labels, Probabilities
 
 
 @dataclass(frozen=True)
 class SeenClasses:
-    """What a model learns to tell apart. Libraries differ in what they make of a class without a row, so
-    none is shown one: the model is fitted on `present`, and each absent class is answered with `share`,
+    """The classes that a model learns to distinguish. Libraries differ in what they make of a class without a row, so
+    none is shown one: the model is fitted on `present`, and each absent class gets the probability `share`,
     which is 1/(n+3) for n training windows (Laplace's rule of succession)."""
 
     present: tuple[int, ...]
@@ -27,7 +27,7 @@ class SeenClasses:
         """The classes among the labels `[N]`.
 
         Raises:
-            ModelError: there is one alone, so there is nothing to tell apart.
+            ModelError: there is only one, so there is nothing to distinguish.
         """
         present = tuple(int(label) for label in np.unique(y))
         if len(present) < 2:
@@ -44,10 +44,6 @@ class SeenClasses:
     def to_json(self) -> dict[str, Any]:
         return {"present": list(self.present), "share": self.share}
 
-    def holds(self, y: Labels) -> npt.NDArray[np.bool_]:
-        """Which labels `[N]` are of a present class."""
-        return np.isin(y, self.present)
-
     def encode(self, y: Labels) -> Labels:
         """Labels of present classes `[N]` as 0 … m−1."""
         return np.searchsorted(self.present, y).astype(np.int64)
@@ -55,14 +51,13 @@ class SeenClasses:
     def expand(self, probabilities: npt.ArrayLike) -> Probabilities:
         """`[N, m]` over the present classes -> `[N, 3]` over all."""
         known = np.asarray(probabilities, np.float64)
-        answer = np.full((len(known), len(CLASSES)), self.share)
+        all_classes = np.full((len(known), len(CLASSES)), self.share)
         columns = [CLASSES.index(label) for label in self.present]
-        answer[:, columns] = known * (1 - self._absent)
-        return answer
+        all_classes[:, columns] = known * (1 - self._absent)
+        return all_classes
 
     def whole_loss(self, loss: float, fraction: float) -> float:
-        """The log-loss of the expanded probabilities, from the mean `loss` that a library states for the
-        windows of present classes, which are `fraction` of all."""
+        """The log-loss of the expanded probabilities, from the mean `loss` of the `fraction` with present classes."""
         return fraction * (loss - log(1 - self._absent)) - (1 - fraction) * log(self.share)
 
     @property

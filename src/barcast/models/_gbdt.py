@@ -15,10 +15,10 @@ from pydantic import Field
 
 from barcast.data.windows import FloatArray, IntArray, Windows
 from barcast.errors import ModelError
-from barcast.files import read_json, write_json
 from barcast.models._classes import SeenClasses
-from barcast.models._lags import LagView, Table, bin_table, importance_frame
-from barcast.models.base import BaseModel, EarlyStoppingConfig, Labels, Log, Probabilities
+from barcast.models._lags import Lags, LagView, Spans, Table, bin_table, importance_frame
+from barcast.models.base import BaseModel, EarlyStoppingConfig, Log, read_json, write_json
+from barcast.probabilities import Labels, Probabilities
 
 Count = Annotated[int, Field(ge=1)]
 Depth = Annotated[int, Field(ge=1, le=16)]
@@ -30,17 +30,32 @@ POINTS_PER_BIN = 4
 FEW_WINDOWS = 256  # up to so many, waking other threads takes longer than all trees
 
 
+class BoosterConfig(EarlyStoppingConfig):
+    """What every booster is given. `threads` changes no byte of what it learns, so it is written nowhere."""
+
+    threads: Annotated[int, Field(ge=1, exclude=True)] = 1
+    learning_rate: Fraction
+    max_rounds: Count
+    max_depth: Depth
+    max_bins: Bins
+    colsample: Fraction
+    subsample: Fraction
+    lags: Lags
+    spans: Spans
+    reg_lambda: NonNegative
+
+
 @dataclass(frozen=True)
 class Labelled:
     """A table `[N, C]`, its labels `[N]` in 0 … m−1 and weights `[N]`."""
 
     table: Table
     y: Labels
-    weight: npt.NDArray[np.float32]
+    weight: FloatArray
 
 
-class RoundWatch:
-    """Logs each round and says when to stop: once `patience` rounds in a row were no better on validation.
+class EarlyStopping:
+    """Logs each round and decides when to stop: once `patience` rounds in a row were no better on validation.
 
     With early stopping the rounds up to the best one are kept, without it all of them.
     """
@@ -79,40 +94,32 @@ class BoosterModel(BaseModel):
     """A gradient booster of trees on the columns that `lags` and `spans` choose.
 
     Windows that weigh 0 are left out before anything is counted, and a class that the train windows lack is
-    answered as `SeenClasses` says. `train_log_loss` is weighted as the fit is, `val_log_loss` is not.
+    predicted as `SeenClasses` describes. `train_log_loss` is weighted as the fit is, `val_log_loss` is not.
     """
 
     _classes: SeenClasses
 
     def _fit(
-        self,
-        X_train: Windows,
-        y_train: Labels,
-        X_val: Windows,
-        y_val: Labels,
-        weight: npt.NDArray[np.float32],
-        log: Log,
+        self, X_train: Windows, y_train: Labels, X_val: Windows, y_val: Labels, weight: FloatArray, log: Log
     ) -> None:
         thinned = X_train.thinned(self.config.train_stride)
         used = thinned[weight[thinned] > 0]
         self._classes = SeenClasses.of(y_train[used])
-        seen = self._classes.holds(y_val)
+        seen = np.isin(y_val, self._classes.present)
         if not seen.any():
-            raise ModelError(
-                f"y_val: no label is among {list(self._classes.present)}, which X_train holds; expected some"
-            )
+            raise ModelError(f"y_val: expected some of the labels {list(self._classes.present)} that y_train has")
         view = self._view(X_train.seq_len)
         train = self._labelled(view, X_train, y_train, used, weight)
         val = self._labelled(view, X_val, y_val, np.flatnonzero(seen), np.ones(len(y_val), np.float32))
-        watch = RoundWatch(self.config, self._classes, float(seen.mean()), log)
+        stopping = EarlyStopping(self.config, self._classes, float(seen.mean()), log)
         bins = bin_table(train.table, POINTS_PER_BIN * self.config.max_bins, self.config.random_seed)
         if (bins[0] == bins[-1]).all():  # the least and the greatest values
-            raise ModelError("X_train: every column holds one value alone, expected some that vary; check the features")
-        self._boost(train, val, bins, watch)
+            raise ModelError("X_train: all columns are constant; check the features")
+        self._boost(train, val, bins, stopping)
 
     def _predict_proba(self, X: Windows) -> Probabilities:
-        answers = [self._answer(block) for block in self._view(X.seq_len).blocks(X)]
-        return self._classes.expand(np.concatenate(answers))
+        blocks = [self._predict_block(block) for block in self._view(X.seq_len).blocks(X)]
+        return self._classes.expand(np.concatenate(blocks))
 
     def get_feature_importance(self) -> pd.DataFrame:
         """The share of each feature and lag in all that the trees' splits gained."""
@@ -121,13 +128,11 @@ class BoosterModel(BaseModel):
         return importance_frame(self._view(self.seq_len), self._gains(), self.feature_columns)
 
     def _threads(self, block: FloatArray) -> int:
-        """Threads for the answer to `[n, C]`; the answer does not depend on them."""
+        """Threads that predict `[n, C]`; the result does not depend on them."""
         threads: int = self.config.threads
         return threads if len(block) > FEW_WINDOWS else 1
 
-    def _labelled(
-        self, view: LagView, X: Windows, y: Labels, rows: IntArray, weight: npt.NDArray[np.float32]
-    ) -> Labelled:
+    def _labelled(self, view: LagView, X: Windows, y: Labels, rows: IntArray, weight: FloatArray) -> Labelled:
         return Labelled(view.table(X.select(rows)), self._classes.encode(y[rows]), weight[rows])
 
     def _view(self, seq_len: int) -> LagView:
@@ -135,26 +140,18 @@ class BoosterModel(BaseModel):
 
     def _save(self, folder: Path) -> None:
         write_json(folder / "classes.json", self._classes.to_json())
-        self._save_booster(folder)
 
     def _load(self, folder: Path) -> None:
         self._classes = SeenClasses.from_json(read_json(folder / "classes.json"))
-        self._load_booster(folder)
 
     @abstractmethod
-    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, watch: RoundWatch) -> None:
-        """Grow trees for the m present classes until `watch` says stop; `bins [P, C]` shows where values lie."""
+    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, stopping: EarlyStopping) -> None:
+        """Grow trees for the m present classes until `stopping` stops it; `bins [P, C]` shows where values lie."""
 
     @abstractmethod
-    def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
+    def _predict_block(self, block: FloatArray) -> npt.NDArray[np.floating]:
         """`[n, C]` -> probabilities of the present classes `[n, m]`."""
 
     @abstractmethod
     def _gains(self) -> npt.NDArray[np.floating]:
         """`[C]`, non-negative."""
-
-    @abstractmethod
-    def _save_booster(self, folder: Path) -> None: ...
-
-    @abstractmethod
-    def _load_booster(self, folder: Path) -> None: ...

@@ -1,4 +1,4 @@
-"""Windows as a table: what the `lags` and `spans` keys let a table-minded model see of `[N, L, F]`."""
+"""Windows as a table: what the `lags` and `spans` keys let a model of tables see of `[N, L, F]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from barcast.data.windows import FloatArray, IntArray, Windows
 from barcast.errors import ModelError
 
 STATISTICS = ("mean", "std", "min", "max", "slope")
-WHOLE = -1  # in place of a lag: a column that speaks of many bars at once
+WHOLE = -1  # in place of a lag: a column over many bars
 CHUNK_BYTES = 32 * 2**20
 SAMPLED_ROWS = 20_000
 
@@ -37,7 +37,7 @@ def _check_spans(spans: list[int], info: ValidationInfo) -> list[int]:
 
 
 Lags = Annotated[Literal["all"] | list[int], PlainValidator(_check_lags)]
-Spans = Annotated[list[int], AfterValidator(_check_spans)]  # stands after `lags` in a config class
+Spans = Annotated[list[int], AfterValidator(_check_spans)]  # after `lags` in a config class
 
 
 class FlatTable:
@@ -64,10 +64,9 @@ Table: TypeAlias = FlatTable | FloatArray
 class LagView:
     """The columns that a model sees of windows of `seq_len` bars and `width` features.
 
-    `lags="all"` is the flattened window: column k·F + j is feature j at bar k of the window, oldest first,
-    so at lag L−1−k. A lag list is one block of F columns a lag, in the list's order, then for each span its
-    trailing mean, population standard deviation, minimum, maximum and least-squares slope a bar, one block of
-    F columns each.
+    `lags="all"` is the flattened window: column k·F + j is feature j at bar k, oldest first, so at lag L−1−k. A lag
+    list is one block of F columns per lag, in its order; then for each span its trailing mean, population standard
+    deviation, minimum, maximum and least-squares slope per bar, one block of F columns each.
 
     Raises:
         ModelError: a lag or a span reaches beyond the window.
@@ -76,7 +75,7 @@ class LagView:
     def __init__(self, lags: Literal["all"] | list[int], spans: list[int], seq_len: int, width: int) -> None:
         for lag in [] if lags == "all" else lags:
             if lag >= seq_len:
-                raise ModelError(f"lags: lag {lag} lies outside a window of seq_len {seq_len}; use 0 … {seq_len - 1}")
+                raise ModelError(f"lags: lag {lag} is outside a window of seq_len {seq_len}; use 0 … {seq_len - 1}")
         for span in spans:
             if span > seq_len:
                 raise ModelError(f"spans: span {span} is longer than a window of seq_len {seq_len}; shorten it")
@@ -116,8 +115,8 @@ class LagView:
 def _fill_spans(windows: Windows, spans: list[int], blocks: list[FloatArray]) -> None:
     """Write each span's statistics, bar by bar from the last one back.
 
-    Every window is summed by itself, in one order, so that its columns are the same bits in any company. The
-    sums are of distances to the last bar: a feature that stands still has a deviation of exactly 0.
+    Every window is summed by itself, in one order, so its columns are the same bits beside any other windows. Sums
+    are of distances to the last bar: a constant feature has a deviation of exactly 0.
     """
     last = windows.lag(0).astype(np.float64)  # [n, F]
     total, squares, moment, low, high = (np.zeros_like(last) for _ in range(5))
@@ -134,9 +133,8 @@ def _fill_spans(windows: Windows, spans: list[int], blocks: list[FloatArray]) ->
             deviation = np.sqrt(np.maximum(squares / span - mean * mean, 0))
             slope = (moment + (span - 1) / 2 * total) / (span * (span * span - 1) / 12)
             start = spans.index(span) * len(STATISTICS)
-            for block, values in zip(
-                blocks[start:], (last + mean, deviation, last + low, last + high, slope), strict=False
-            ):
+            statistics = (last + mean, deviation, last + low, last + high, slope)
+            for block, values in zip(blocks[start:], statistics, strict=False):
                 block[:] = values
 
 
@@ -150,9 +148,8 @@ def row_chunks(rows: int, columns: int) -> Iterator[slice]:
 def bin_table(table: Table, points: int, seed: int) -> FloatArray:
     """`[points, C]`, the even quantiles of each column from the least value to the greatest.
 
-    A library finds its bin edges in these few rows instead of in all. Of a flattened window the edges are
-    found once a feature, over all its lags, and repeated. A long table is sampled, by position among its
-    windows, so that lazy windows and the same windows as a plain array give the same edges.
+    A library finds its bin edges in these few rows instead of in all; for a flattened window once per feature, over
+    all its lags. A long table is sampled by position, so lazy windows and a plain array give the same edges.
     """
     rng = np.random.default_rng(seed)
     sample = _sampled_bars(table.windows, rng) if isinstance(table, FlatTable) else _sampled_rows(table, rng)
@@ -174,10 +171,8 @@ def _sampled_rows(table: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def importance_frame(view: LagView, scores: npt.ArrayLike, features: list[str]) -> pd.DataFrame:
-    """Scores of the columns `[C]`, non-negative, as `feature`, `lag` and `importance`, summing to 1.
-
-    A feature's span columns are one row without a lag; what has no importance has no row.
-    """
+    """Scores of the columns `[C]`, non-negative, as `feature`, `lag` and `importance`, summing to 1; without zeros.
+    A feature's span columns are one row without a lag."""
     number, lag = view.columns
     frame = pd.DataFrame({"number": number, "lag": lag, "importance": np.asarray(scores, np.float64)})
     summed = frame[frame["importance"] > 0].groupby(["number", "lag"])["importance"].sum().reset_index()

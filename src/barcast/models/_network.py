@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from barcast.data.windows import Windows
+from barcast.data.windows import FloatArray, Windows
 from barcast.errors import ModelError
-from barcast.files import read_json, write_json
 from barcast.models._classes import SeenClasses
-from barcast.models.base import BaseModel, EarlyStoppingConfig, Labels, Log, Probabilities, log_loss
+from barcast.models.base import BaseModel, EarlyStoppingConfig, Log, read_json, write_json
+from barcast.probabilities import Labels, Probabilities, log_loss, softmax
 from barcast.training.loop_config import LoopConfig
 
 if TYPE_CHECKING:
@@ -27,10 +26,10 @@ _SEED_STEP = 10_007  # between the seeds of networks that are averaged, far beyo
 
 
 class NetworkConfig(LoopConfig, EarlyStoppingConfig):
-    """What every network is told: what it sees and how it is trained. Its architecture is in a subclass.
+    """What every network is given: what it sees and how it is trained. Its architecture is in a subclass.
 
-    Early stopping looks at every `watch_stride`-th validation window: neighbours share all bars but one, so
-    the others would cost more time than they tell.
+    Early stopping uses every `watch_stride`-th validation window: neighbours share all bars but one, so the others
+    would cost more time than they are worth.
     """
 
     watch_stride: Annotated[int, Field(ge=1)]
@@ -42,12 +41,12 @@ class NetworkModel(BaseModel):
     """Torch networks of `[B, L, F] -> [B, 3]`, trained by `barcast.training.loop`; their mean probabilities.
 
     The networks differ by the seed of their weights and batches, and by the training windows: each begins its
-    `train_stride` at another window, so together they learn from more of them. Every one is stopped early by itself.
+    `train_stride` at another window, so together they learn from more of them. Each is stopped early by itself.
 
-    Windows that weigh 0 are left out, and a class that the train windows lack is answered as `SeenClasses`
-    says. `train_log_loss` is the weighted mean over an epoch while it trains, dropout on; `val_log_loss` is
-    unweighted, of the windows that early stopping looks at; both are of one network, whose epochs are logged from step
-    `network · max_epochs` on. The first epoch also logs what a network is: see `barcast.networks.describe`.
+    Windows that weigh 0 are left out, and a class that the train windows lack is predicted as `SeenClasses`
+    describes. `train_log_loss` is the weighted mean over an epoch while it trains, dropout on; `val_log_loss` is
+    unweighted, of the windows that early stopping uses; both are of one network, whose epochs are logged from step
+    `network · max_epochs` on. The first epoch also logs the network's size: see `barcast.networks.describe`.
     """
 
     _classes: SeenClasses
@@ -62,22 +61,15 @@ class NetworkModel(BaseModel):
         """
 
     def _fit(
-        self,
-        X_train: Windows,
-        y_train: Labels,
-        X_val: Windows,
-        y_val: Labels,
-        weight: npt.NDArray[np.float32],
-        log: Log,
+        self, X_train: Windows, y_train: Labels, X_val: Windows, y_val: Labels, weight: FloatArray, log: Log
     ) -> None:
         from barcast.networks.describe import describe
-        from barcast.training.loop import Examples, Watch, fit_network, seeded
+        from barcast.training.loop import Monitor, TrainingSet, fit_network, seeded
         from barcast.training.session import torch_session
 
         config = self.config
         self._classes, self._networks = SeenClasses.of(y_train[weight > 0]), []
-        X, watched = (windows.last(config.lookback) for windows in (X_train, X_val))
-        watched, truth = watched.select(slice(None, None, config.watch_stride)), y_val[:: config.watch_stride]
+        X, monitored = X_train.last(config.lookback), self._monitored(X_val)
         with torch_session(config, config.threads) as device:
             for number in range(config.average_seeds):
                 seed = config.random_seed + number * _SEED_STEP
@@ -88,21 +80,25 @@ class NetworkModel(BaseModel):
                 used = thinned[weight[thinned] > 0]
                 if not len(used):
                     raise ModelError(f"{config.model_name}: every window that train_stride keeps weighs 0; lower it")
-                examples = Examples(
+                data = TrainingSet(
                     X.select(used),
                     self._classes.encode(y_train[used]),
                     weight[used] / weight[used].mean(),
                     len(self._classes.present),
                 )
-                watch = Watch(
+                monitor = Monitor(
                     name=config.model_name,
-                    score=partial(self._loss, network, watched, truth, device),
+                    score=partial(self._loss, network, monitored, y_val[:: config.watch_stride], device),
                     patience=config.patience if config.early_stopping else None,
                     log=_numbered(log, number * config.max_epochs, facts),
-                    folder=self.unfinished_folder and self.unfinished_folder / str(number),
+                    resume=self.resume(number) if self.resume else None,
                 )
-                fit_network(network, examples, config, device, seed + 1, watch)
+                fit_network(network, data, config, device, seed + 1, monitor)
                 self._networks.append(network)
+
+    def _monitored(self, X_val: Windows) -> Windows:
+        """The validation windows that early stopping uses."""
+        return X_val.last(self.config.lookback).select(slice(None, None, self.config.watch_stride))
 
     def _loss(self, network: nn.Module, X: Windows, y: Labels, device: torch.device) -> float:
         return log_loss(self._classes.expand(self._softmax(network, X, device)), y)
@@ -111,7 +107,7 @@ class NetworkModel(BaseModel):
         from barcast.training.session import torch_session
 
         windows = X.last(self.config.lookback)
-        with torch_session(self.config, self.config.threads, answering=True) as device:
+        with torch_session(self.config, self.config.threads, predicting=True) as device:
             each = [self._softmax(network, windows, device) for network in self._networks]
         return self._classes.expand(np.mean(each, axis=0))
 
@@ -120,10 +116,7 @@ class NetworkModel(BaseModel):
         from barcast.training.loop import predict_logits
 
         logits = predict_logits(network, X, self.config, device).astype(np.float64)
-        logits = logits[:, : len(self._classes.present)]  # [N, 3] -> [N, m]
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: Probabilities = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities
+        return softmax(logits[:, : len(self._classes.present)])  # [N, 3] -> [N, m]
 
     def _save(self, folder: Path) -> None:
         from safetensors.torch import save_file

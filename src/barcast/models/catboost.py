@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,52 +13,35 @@ import numpy.typing as npt
 import pandas as pd
 
 from barcast.data.windows import FloatArray, IntArray, Windows
-from barcast.files import read_json, write_json
-from barcast.models._gbdt import (
-    Bins,
-    BoosterModel,
-    Count,
-    Depth,
-    Fraction,
-    Labelled,
-    NonNegative,
-    RoundWatch,
-)
-from barcast.models._lags import FlatTable, Lags, Spans
-from barcast.models.base import EarlyStoppingConfig
-from barcast.models.registry import ModelRegistry
+from barcast.models._gbdt import BoosterConfig, BoosterModel, EarlyStopping, Labelled, NonNegative
+from barcast.models._lags import FlatTable
+from barcast.models.base import read_json, write_json
 
 _VOLATILE = ("train_finish_time", "model_guid")  # metadata that differs from one fit to the next
 _DENSEST = 4  # a float takes the room of so many bin numbers
 
 
-class CatBoostConfig(EarlyStoppingConfig):
+class CatBoostConfig(BoosterConfig):
     """`model.catboost` of params.yaml."""
 
-    learning_rate: Fraction
-    max_rounds: Count
-    max_depth: Depth
-    max_bins: Bins
-    colsample: Fraction
-    subsample: Fraction
-    lags: Lags
-    spans: Spans
-    reg_lambda: NonNegative
     random_strength: NonNegative
 
 
-@ModelRegistry.register("catboost", family="gbdt", description="CatBoost, symmetric trees")
 class CatBoostModel(BoosterModel):
-    """Softmax boosting with plain (not ordered) boosting; held as bin numbers while it learns."""
+    """CatBoost, symmetric trees.
 
+    Softmax boosting with plain (not ordered) boosting; held as bin numbers while it learns.
+    """
+
+    name, family = "catboost", "gbdt"
     config_class = CatBoostConfig
     _booster: Any
     _lean: LeanTrees
 
-    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, watch: RoundWatch) -> None:
+    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, stopping: EarlyStopping) -> None:
         import catboost
 
-        report = _Report(watch)
+        report = _Report(stopping)
         with tempfile.TemporaryDirectory() as folder:
             borders = Path(folder) / "borders.tsv"
             self._write_borders(bins, borders)
@@ -66,10 +50,12 @@ class CatBoostModel(BoosterModel):
         booster.fit(pools[0], eval_set=pools[1], use_best_model=False, callbacks=[report])
         if report.error:
             raise report.error
-        booster = _first(booster, watch.kept)
+        booster = _first(booster, stopping.kept)
         metadata = booster.get_metadata()
         for key in _VOLATILE:
             del metadata[key]
+        for key in list(metadata.keys()):
+            metadata[key] = re.sub(r'"thread_count":\d+', '"thread_count":1', metadata[key])
         self._take(booster)
 
     def _take(self, booster: Any) -> None:
@@ -117,17 +103,19 @@ class CatBoostModel(BoosterModel):
         pool.quantize(input_borders=str(borders))
         return pool if np.array_equal(rows, np.arange(len(table))) else pool.slice(rows)
 
-    def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
-        return self._lean.answer(block, self._threads(block))
+    def _predict_block(self, block: FloatArray) -> npt.NDArray[np.floating]:
+        return self._lean.predict(block, self._threads(block))
 
     def _gains(self) -> npt.NDArray[np.floating]:
         gains: npt.NDArray[np.floating] = self._booster.get_feature_importance()
         return gains
 
-    def _save_booster(self, folder: Path) -> None:
+    def _save(self, folder: Path) -> None:
+        super()._save(folder)
         self._booster.save_model(str(folder / "booster.cbm"))
 
-    def _load_booster(self, folder: Path) -> None:
+    def _load(self, folder: Path) -> None:
+        super()._load(folder)
         import catboost
 
         self._take(catboost.CatBoost().load_model(str(folder / "booster.cbm")))
@@ -135,10 +123,10 @@ class CatBoostModel(BoosterModel):
 
 @dataclass(frozen=True)
 class LeanTrees:
-    """The same trees on those columns alone that some tree splits on.
+    """The same trees on only those columns that some tree splits on.
 
     CatBoost spends a microsecond on every column that it is shown, before the first tree: of the 6,420 columns of a
-    flattened window that is twenty times what the trees take, in each answer.
+    flattened window that is twenty times what the trees take, in each prediction.
     """
 
     booster: Any
@@ -151,12 +139,12 @@ class LeanTrees:
         columns = _keep_used(content)
         return cls(_from_json(content), columns)
 
-    def answer(self, block: FloatArray, threads: int) -> npt.NDArray[np.floating]:
+    def predict(self, block: FloatArray, threads: int) -> npt.NDArray[np.floating]:
         """`[n, C] -> [n, m]`."""
-        answer: npt.NDArray[np.floating] = self.booster.predict(
+        probabilities: npt.NDArray[np.floating] = self.booster.predict(
             block[:, self.columns], prediction_type="Probability", thread_count=threads
         )
-        return answer
+        return probabilities
 
 
 def _first(booster: Any, count: int) -> Any:
@@ -186,7 +174,7 @@ def _from_json(content: dict[str, Any]) -> Any:
 
 
 def _keep_used(content: dict[str, Any]) -> IntArray:
-    """Drop the columns without a border from a booster's JSON form, number the others anew; returns their places."""
+    """Drop the columns without a border from a booster's JSON form, number the others again; returns their places."""
     features = content["features_info"]["float_features"]
     used = [feature for feature in features if feature["borders"]] or features[:1]
     places = {feature["feature_index"]: place for place, feature in enumerate(used)}
@@ -201,19 +189,19 @@ def _keep_used(content: dict[str, Any]) -> IntArray:
 
 
 class _Report:
-    """Hands each round's losses to `watch`, and stops where it says so, or where it raised an error.
+    """Hands each round's losses to `stopping`, and stops where it stops, or where it raised an error.
 
     CatBoost would turn the error into one of its own, with the traceback as its message.
     """
 
-    def __init__(self, watch: RoundWatch) -> None:
-        self._watch = watch
+    def __init__(self, stopping: EarlyStopping) -> None:
+        self._stopping = stopping
         self.error: BaseException | None = None
 
     def after_iteration(self, info: Any) -> bool:
         losses = (info.metrics[name]["MultiClass"][-1] for name in ("learn", "validation"))
         try:
-            return not self._watch.after_round(*losses)
+            return not self._stopping.after_round(*losses)
         except BaseException as error:  # noqa: BLE001 - raised again after the fit
             self.error = error
             return False

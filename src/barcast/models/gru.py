@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 from barcast.models._network import NetworkModel
 from barcast.models._recurrent import RecurrentConfig, build_recurrent
-from barcast.models.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@ModelRegistry.register("gru", family="recurrent", description="GRU over the bars of a window")
 class GRUModel(NetworkModel):
-    """`model.gru` of params.yaml; the architecture is `barcast.networks.recurrent`."""
+    """GRU over the bars of a window.
 
+    `model.gru` of params.yaml; the architecture is `barcast.networks.recurrent`.
+    """
+
+    name, family = "gru", "recurrent"
     config_class = RecurrentConfig
 
     def _build(self, seq_len: int, width: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,46 +11,31 @@ import numpy.typing as npt
 from pydantic import Field
 
 from barcast.data.windows import FloatArray
-from barcast.models._gbdt import (
-    Bins,
-    BoosterModel,
-    Count,
-    Depth,
-    Fraction,
-    Labelled,
-    NonNegative,
-    RoundWatch,
-)
-from barcast.models._lags import CHUNK_BYTES, Lags, Spans
-from barcast.models.base import EarlyStoppingConfig
-from barcast.models.registry import ModelRegistry
+from barcast.models._gbdt import BoosterConfig, BoosterModel, Count, EarlyStopping, Labelled
+from barcast.models._lags import CHUNK_BYTES
+
+DIGITS = 9  # of a metric: LightGBM sums it in an order that depends on its threads
 
 
-class LightGBMConfig(EarlyStoppingConfig):
+class LightGBMConfig(BoosterConfig):
     """`model.lightgbm` of params.yaml; `extra_trees` is after Geurts, Ernst and Wehenkel 2006."""
 
-    learning_rate: Fraction
-    max_rounds: Count
-    max_depth: Depth
-    max_bins: Bins
-    colsample: Fraction
-    subsample: Fraction
-    lags: Lags
-    spans: Spans
     num_leaves: Annotated[int, Field(ge=2)]
     min_child_samples: Count
-    reg_lambda: NonNegative
     extra_trees: bool  # a split's threshold is drawn at random, and the best of the drawn is taken
 
 
-@ModelRegistry.register("lightgbm", family="gbdt", description="LightGBM, leaf-wise histogram trees")
 class LightGBMModel(BoosterModel):
-    """Softmax boosting; the flattened windows are pushed once, in parts, and held as bin numbers alone."""
+    """LightGBM, leaf-wise histogram trees.
 
+    Softmax boosting; the flattened windows are pushed once, in parts, and held only as bin numbers.
+    """
+
+    name, family = "lightgbm", "gbdt"
     config_class = LightGBMConfig
     _booster: Any
 
-    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, watch: RoundWatch) -> None:
+    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, stopping: EarlyStopping) -> None:
         import lightgbm
 
         parameters = self._parameters()
@@ -59,9 +45,9 @@ class LightGBMModel(BoosterModel):
         trees: list[int] = []  # a round that finds no split adds none, so rounds and trees drift apart
 
         def report(state: Any) -> None:
-            losses = {name: float(value) for name, _, value, *_ in state.evaluation_result_list}
+            losses = {name: round(float(value), DIGITS) for name, _, value, *_ in state.evaluation_result_list}
             trees.append(state.model.current_iteration())
-            if watch.after_round(losses["train"], losses["val"]):
+            if stopping.after_round(losses["train"], losses["val"]):
                 raise lightgbm.callback.EarlyStopException(state.iteration, state.evaluation_result_list)
 
         booster = lightgbm.train(
@@ -72,7 +58,8 @@ class LightGBMModel(BoosterModel):
             valid_names=["train", "val"],
             callbacks=[report],
         )
-        self._booster = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=trees[watch.kept - 1]))
+        text = booster.model_to_string(num_iteration=trees[stopping.kept - 1])
+        self._booster = lightgbm.Booster(model_str=re.sub(r"\[num_threads: \d+\]\n", "", text))
 
     def _parameters(self) -> dict[str, Any]:
         config = self.config
@@ -100,18 +87,20 @@ class LightGBMModel(BoosterModel):
             "extra_trees": config.extra_trees,
         }
 
-    def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
-        answer: npt.NDArray[np.floating] = self._booster.predict(block, num_threads=self._threads(block))
-        return answer
+    def _predict_block(self, block: FloatArray) -> npt.NDArray[np.floating]:
+        probabilities: npt.NDArray[np.floating] = self._booster.predict(block, num_threads=self._threads(block))
+        return probabilities
 
     def _gains(self) -> npt.NDArray[np.floating]:
         gains: npt.NDArray[np.floating] = self._booster.feature_importance("gain")
         return gains
 
-    def _save_booster(self, folder: Path) -> None:
+    def _save(self, folder: Path) -> None:
+        super()._save(folder)
         self._booster.save_model(folder / "booster.txt")
 
-    def _load_booster(self, folder: Path) -> None:
+    def _load(self, folder: Path) -> None:
+        super()._load(folder)
         import lightgbm
 
         self._booster = lightgbm.Booster(model_file=folder / "booster.txt")

@@ -13,14 +13,13 @@ from pydantic import Field
 
 from barcast.data.windows import FloatArray, Windows
 from barcast.errors import ModelError
-from barcast.files import read_json, write_json
 from barcast.models._classes import SeenClasses, weighted_log_loss
 from barcast.models._lags import Lags, LagView, Spans, importance_frame
-from barcast.models.base import BaseModel, Labels, LearnerConfig, Log, Probabilities, log_loss
-from barcast.models.registry import ModelRegistry
+from barcast.models.base import BaseModel, LearnerConfig, Log, read_json, write_json
+from barcast.probabilities import Labels, Probabilities, log_loss, softmax
 
 Array = npt.NDArray[np.float64]
-ROUNDING = 1e-9  # below float32's own precision: such a deviation comes from the summing alone
+ROUNDING = 1e-9  # below float32's own precision: such a deviation comes only from summing
 
 
 class LogisticConfig(LearnerConfig):
@@ -32,14 +31,16 @@ class LogisticConfig(LearnerConfig):
     max_iterations: Annotated[int, Field(ge=1)]
 
 
-@ModelRegistry.register("logistic", family="linear", description="multinomial logistic regression")
 class Logistic(BaseModel):
-    """Linear in the columns that `lags` and `spans` choose, each brought to mean 0 and deviation 1 on train.
+    """Multinomial logistic regression.
+
+    Linear in the columns that `lags` and `spans` choose, each brought to mean 0 and deviation 1 on train.
 
     The whole table is held as float64 while it learns, `lags: all` included: 8·N·L·F bytes. A fit that ends
-    before it has converged is used, and says so: `converged` is 0 in its log.
+    before it has converged is used; `converged` is then 0 in its log.
     """
 
+    name, family = "logistic", "linear"
     config_class = LogisticConfig
     _classes: SeenClasses
     _mean: Array  # [C]
@@ -48,13 +49,7 @@ class Logistic(BaseModel):
     _intercept: Array  # [m]
 
     def _fit(
-        self,
-        X_train: Windows,
-        y_train: Labels,
-        X_val: Windows,
-        y_val: Labels,
-        weight: npt.NDArray[np.float32],
-        log: Log,
+        self, X_train: Windows, y_train: Labels, X_val: Windows, y_val: Labels, weight: FloatArray, log: Log
     ) -> None:
         thinned = X_train.thinned(self.config.train_stride)
         used = thinned[weight[thinned] > 0]
@@ -73,14 +68,14 @@ class Logistic(BaseModel):
         }
         log(metrics, 0)
 
-    def _solve(self, x: Array, y: Labels, weight: npt.NDArray[np.float32]) -> int:
+    def _solve(self, x: Array, y: Labels, weight: FloatArray) -> int:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         regression: Any = LogisticRegression(C=self.config.C, max_iter=self.config.max_iterations)
         with threadpool_limits(self.config.threads), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the log says it
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the log has it
             regression.fit(x, y, sample_weight=weight)
         weights, intercept = regression.coef_, regression.intercept_
         if len(intercept) == 1:  # two classes: the logit of the second against the first
@@ -89,16 +84,14 @@ class Logistic(BaseModel):
         return int(regression.n_iter_.max())
 
     def _predict_proba(self, X: Windows) -> Probabilities:
-        answers = [self._answer(block) for block in self._view(X.seq_len).blocks(X)]
-        return self._classes.expand(np.concatenate(answers))
+        blocks = [self._predict_block(block) for block in self._view(X.seq_len).blocks(X)]
+        return self._classes.expand(np.concatenate(blocks))
 
-    def _answer(self, block: FloatArray) -> Array:
+    def _predict_block(self, block: FloatArray) -> Array:
         """`[n, C] -> [n, m]`. Each row is summed by itself: a matrix product's last bits depend on n."""
         x = (block - self._mean) / self._scale
         logits = np.stack([(x * weights).sum(axis=1) for weights in self._weights], axis=1) + self._intercept
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        answer: Array = powers / powers.sum(axis=1, keepdims=True)
-        return answer
+        return softmax(logits)
 
     def get_feature_importance(self) -> pd.DataFrame:
         """The share of each standardised column in the classes' absolute coefficients, about their mean."""

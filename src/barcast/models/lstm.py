@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 from barcast.models._network import NetworkModel
 from barcast.models._recurrent import RecurrentConfig, build_recurrent
-from barcast.models.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@ModelRegistry.register("lstm", family="recurrent", description="LSTM over the bars of a window")
 class LSTMModel(NetworkModel):
-    """`model.lstm` of params.yaml; the architecture is `barcast.networks.recurrent`."""
+    """LSTM over the bars of a window.
 
+    `model.lstm` of params.yaml; the architecture is `barcast.networks.recurrent`.
+    """
+
+    name, family = "lstm", "recurrent"
     config_class = RecurrentConfig
 
     def _build(self, seq_len: int, width: int) -> nn.Module:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from barcast.models._network import NetworkConfig, NetworkModel, plain, too_short
-from barcast.models.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,10 +24,13 @@ class NHITSConfig(NetworkConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
-@ModelRegistry.register("nhits", family="mlp", description="N-HiTS, blocks at several rates, on neuralforecast's")
 class NHITSModel(NetworkModel):
-    """The architecture is `barcast.networks.nhits`."""
+    """N-HiTS, blocks at several rates, on neuralforecast's.
 
+    The architecture is `barcast.networks.nhits`.
+    """
+
+    name, family = "nhits", "mlp"
     config_class = NHITSConfig
 
     def _build(self, seq_len: int, width: int) -> nn.Module:

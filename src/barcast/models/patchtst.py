@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from barcast.models._network import NetworkConfig, NetworkModel, plain, too_short
-from barcast.models.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +34,13 @@ class PatchTSTConfig(NetworkConfig):
         return self
 
 
-@ModelRegistry.register("patchtst", family="attention", description="PatchTST, on neuralforecast's encoder")
 class PatchTSTModel(NetworkModel):
-    """The architecture is `barcast.networks.patchtst`."""
+    """PatchTST, on neuralforecast's encoder.
 
+    The architecture is `barcast.networks.patchtst`.
+    """
+
+    name, family = "patchtst", "attention"
     config_class = PatchTSTConfig
 
     def _build(self, seq_len: int, width: int) -> nn.Module:

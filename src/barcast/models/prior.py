@@ -7,43 +7,37 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from barcast.data.windows import Windows
-from barcast.files import read_json, write_json
+from barcast.data.windows import FloatArray, Windows
 from barcast.models._classes import weighted_log_loss
-from barcast.models.base import CLASSES, BaseModel, Labels, Log, Probabilities, log_loss
-from barcast.models.registry import ModelRegistry
+from barcast.models.base import BaseModel, Log, read_json, write_json
+from barcast.probabilities import CLASSES, Labels, Probabilities, log_loss
 
 
-@ModelRegistry.register("prior", family="baseline", description="class frequencies of the train labels")
 class Prior(BaseModel):
-    """Answers every window with the weighted class frequencies of the train split.
+    """Class frequencies of the train labels.
 
-    They are Laplace-smoothed (one more window of each class), so that a class which the train split lacks
-    costs a finite log-loss. Weights are brought to mean 1 over the windows that weigh anything: frequencies
-    depend on their ratios alone.
+    Every window gets the weighted class frequencies of the train split. They are Laplace-smoothed (one more window of
+    each class), so that a class which the train split lacks costs a finite log-loss. Weights are scaled to mean 1 over
+    the windows that weigh anything: frequencies depend only on their ratios.
     """
+
+    name, family = "prior", "baseline"
 
     _frequencies: npt.NDArray[np.float64]
 
     def _fit(
-        self,
-        X_train: Windows,
-        y_train: Labels,
-        X_val: Windows,
-        y_val: Labels,
-        weight: npt.NDArray[np.float32],
-        log: Log,
+        self, X_train: Windows, y_train: Labels, X_val: Windows, y_val: Labels, weight: FloatArray, log: Log
     ) -> None:
         weight64 = weight.astype(np.float64)
         counts = np.bincount(y_train + 1, weight64, len(CLASSES)) * np.count_nonzero(weight) / weight64.sum()
         self._frequencies = (counts + 1) / (counts.sum() + len(CLASSES))
-        train_loss = weighted_log_loss(self._answer(len(y_train)), y_train, weight)
-        log({"train_log_loss": train_loss, "val_log_loss": log_loss(self._answer(len(y_val)), y_val)}, 0)
+        train_loss = weighted_log_loss(self._repeat(len(y_train)), y_train, weight)
+        log({"train_log_loss": train_loss, "val_log_loss": log_loss(self._repeat(len(y_val)), y_val)}, 0)
 
     def _predict_proba(self, X: Windows) -> Probabilities:
-        return self._answer(len(X))
+        return self._repeat(len(X))
 
-    def _answer(self, count: int) -> Probabilities:
+    def _repeat(self, count: int) -> Probabilities:
         return np.tile(self._frequencies, (count, 1))  # [3] -> [N, 3]
 
     def _save(self, folder: Path) -> None:

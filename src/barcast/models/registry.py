@@ -1,8 +1,9 @@
-"""Models by name. A file in this folder registers its class; nothing else has to know of it."""
+"""Models by name: every class in this folder with a `name` and a `family`; nothing else needs to know it."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ class ModelMetadata:
     requires_gpu: bool
     model_class: type[BaseModel]
 
+    @classmethod
+    def of(cls, key: str, model_class: type[BaseModel]) -> ModelMetadata:
+        """Read it from a class and its `family:name`; the first line of the docstring is the description."""
+        family, _, name = key.partition(":")
+        description = (inspect.getdoc(model_class) or "").partition("\n")[0].removesuffix(".")
+        return cls(name, family, description, model_class.requires_gpu, model_class)
+
     @property
     def key(self) -> str:
         return f"{self.family}:{self.name}"
@@ -39,15 +47,14 @@ class ModelMetadata:
 class ModelRegistry:
     """Keys are `family:name`; a short name resolves when only one family has it.
 
-    Listing imports the files of this folder, which import no ML library before they are asked to fit.
+    Listing imports the files of this folder, which import no ML library until they are asked to fit.
     """
 
-    _models: ClassVar[dict[str, ModelMetadata]] = {}
     _discovered: ClassVar[bool] = False
 
     @classmethod
     def register(cls, name: str, family: str, description: str, requires_gpu: bool = False) -> Callable[[M], M]:
-        """Class decorator.
+        """Class decorator for a model outside this folder. It sets the class attributes `name` and `family`.
 
         Raises:
             ModelError: the key is taken by another class, or the class is no BaseModel.
@@ -56,11 +63,9 @@ class ModelRegistry:
         def add(model_class: M) -> M:
             if not (isinstance(model_class, type) and issubclass(model_class, BaseModel)):
                 raise ModelError(f"{family}:{name}: expected a subclass of BaseModel, got {model_class!r}")
-            metadata = ModelMetadata(name, family, description, requires_gpu, model_class)
-            present = cls._models.get(metadata.key)
-            if present and _identity(present.model_class) != _identity(model_class):  # a module may be loaded again
-                raise ModelError(f"{metadata.key}: already registered by {present.module}; choose another name")
-            cls._models[metadata.key] = metadata
+            model_class.name, model_class.family, model_class.requires_gpu = name, family, requires_gpu
+            model_class.__doc__ = f"{description}\n\n{inspect.getdoc(model_class) or ''}"
+            model_class.enroll()
             return model_class
 
         return add
@@ -73,10 +78,11 @@ class ModelRegistry:
             ModelError: there is no such family (names the known ones).
         """
         cls._discover()
-        families = {m.family for m in cls._models.values()}
+        pairs = [key.split(":") for key in BaseModel.registered]
+        families = {own for own, _ in pairs}
         if family is not None and family not in families:
             raise ModelError(f"unknown family '{family}'; known families: {', '.join(sorted(families))}")
-        return sorted(m.name for m in cls._models.values() if family in (None, m.family))
+        return sorted(name for own, name in pairs if family in (None, own))
 
     @classmethod
     def get_metadata(cls, name: str) -> ModelMetadata:
@@ -86,13 +92,11 @@ class ModelRegistry:
             ModelError: unknown (names the nearest known) or in several families (names them).
         """
         cls._discover()
-        if name in cls._models:
-            return cls._models[name]
-        found = [m for m in cls._models.values() if m.name == name]
+        found = [key for key in BaseModel.registered if name in (key, key.partition(":")[2])]
         if len(found) == 1:
-            return found[0]
+            return ModelMetadata.of(found[0], BaseModel.registered[found[0]])
         if found:
-            raise ModelError(f"model '{name}' is ambiguous; say one of {', '.join(sorted(m.key for m in found))}")
+            raise ModelError(f"model '{name}' is ambiguous; use one of {', '.join(sorted(found))}")
         close = nearest(name, cls.list_models())
         hint = f"did you mean '{close}'?" if close else f"known models: {', '.join(cls.list_models())}"
         raise ModelError(f"unknown model '{name}'; {hint}")
@@ -106,11 +110,7 @@ class ModelRegistry:
         Raises:
             ModelError: the model is unknown, or the config is another model's.
         """
-        metadata = cls.get_metadata(name)
-        model = metadata.model_class(config, horizon, feature_columns)
-        if model.config.model_name != metadata.name:
-            raise ModelError(f"{metadata.name}: its config is that of '{model.config.model_name}'; give it its own")
-        return model
+        return cls.get_metadata(name).model_class(config, horizon, feature_columns)
 
     @classmethod
     def _discover(cls) -> None:
@@ -122,7 +122,3 @@ class ModelRegistry:
             if not module.name.startswith("_") and module.name not in _SHARED:
                 importlib.import_module(f"{package.__name__}.{module.name}")
         cls._discovered = True
-
-
-def _identity(model_class: type) -> tuple[str, str]:
-    return model_class.__module__, model_class.__qualname__

@@ -1,4 +1,4 @@
-"""Temporal Fusion Transformer (Lim et al. 2021), and what it says of features and bars."""
+"""Temporal Fusion Transformer (Lim et al. 2021), and what it attends to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, model_validator
 
-from barcast.data.windows import Windows
+from barcast.data.windows import FloatArray, Windows
 from barcast.errors import ModelError
-from barcast.files import read_json, write_json
 from barcast.models._network import NetworkConfig, NetworkModel, plain
-from barcast.models.base import Labels, Log
-from barcast.models.registry import ModelRegistry
+from barcast.models.base import Log, read_json, write_json
+from barcast.probabilities import Labels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,16 +37,15 @@ class TFTConfig(NetworkConfig):
         return self
 
 
-@ModelRegistry.register(
-    "tft", family="attention", description="Temporal Fusion Transformer, on neuralforecast's modules"
-)
 class TFTModel(NetworkModel):
-    """The architecture is `barcast.networks.tft`.
+    """Temporal Fusion Transformer, on neuralforecast's modules.
 
-    After training it looks once at the validation windows that early stopping watched, and keeps what variable
-    selection and attention were there on average.
+    The architecture is `barcast.networks.tft`.
+
+    After training it keeps the mean variable selection and attention over the validation windows of early stopping.
     """
 
+    name, family = "tft", "attention"
     config_class = TFTConfig
     _looks: dict[str, list[float]]
 
@@ -57,23 +55,17 @@ class TFTModel(NetworkModel):
         return TFT(Parts.new(seq_len, width, **plain(self.config, *_ARCHITECTURE)))
 
     def _fit(
-        self,
-        X_train: Windows,
-        y_train: Labels,
-        X_val: Windows,
-        y_val: Labels,
-        weight: npt.NDArray[np.float32],
-        log: Log,
+        self, X_train: Windows, y_train: Labels, X_val: Windows, y_val: Labels, weight: FloatArray, log: Log
     ) -> None:
         super()._fit(X_train, y_train, X_val, y_val, weight, log)
-        watched = X_val.last(self.config.lookback).select(slice(None, None, self.config.watch_stride))
-        each = [self._look(network, watched) for network in self._networks]
+        monitored = self._monitored(X_val)
+        each = [self._look(network, monitored) for network in self._networks]
         self._looks = {name: np.mean([look[name] for look in each], axis=0).tolist() for name in each[0]}
 
     def get_feature_importance(self) -> pd.DataFrame:
         """The mean selection weight of each feature over the bars of validation windows, as shares of 1.
 
-        A weight says how much of a feature passes on, not how much an answer would change without it: that is
+        A weight is how much of a feature passes on, not how much a prediction would change without it: that is
         `barcast.evaluation.importance`.
         """
         weights = self._kept("selection")
@@ -96,7 +88,7 @@ class TFTModel(NetworkModel):
         """Mean selection weights `[F]` over all bars of all windows, and mean attention `[L+1]`, of one network."""
         import torch
 
-        from barcast.training._batches import WindowSource, in_order
+        from barcast.training.batches import WindowSource, in_order
         from barcast.training.loop import PREDICT_BATCH
         from barcast.training.session import torch_session
 

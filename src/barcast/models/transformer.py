@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from barcast.models._network import NetworkConfig, NetworkModel, plain
-from barcast.models.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +34,13 @@ class TransformerConfig(NetworkConfig):
         return self
 
 
-@ModelRegistry.register("transformer", family="attention", description="pre-norm Transformer encoder")
 class TransformerModel(NetworkModel):
-    """The architecture is `barcast.networks.transformer`."""
+    """Pre-norm Transformer encoder.
 
+    The architecture is `barcast.networks.transformer`.
+    """
+
+    name, family = "transformer", "attention"
     config_class = TransformerConfig
 
     def _build(self, seq_len: int, width: int) -> nn.Module:

@@ -9,44 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 from barcast.data.windows import FloatArray
-from barcast.models._gbdt import (
-    Bins,
-    BoosterModel,
-    Count,
-    Depth,
-    Fraction,
-    Labelled,
-    NonNegative,
-    RoundWatch,
-)
-from barcast.models._lags import Lags, Spans, row_chunks
-from barcast.models.base import EarlyStoppingConfig
-from barcast.models.registry import ModelRegistry
+from barcast.models._gbdt import BoosterConfig, BoosterModel, EarlyStopping, Labelled, NonNegative
+from barcast.models._lags import row_chunks
 
 
-class XGBoostConfig(EarlyStoppingConfig):
+class XGBoostConfig(BoosterConfig):
     """`model.xgboost` of params.yaml. Histograms are built of all columns: `colsample` saves no time here."""
 
-    learning_rate: Fraction
-    max_rounds: Count
-    max_depth: Depth
-    max_bins: Bins
-    colsample: Fraction
-    subsample: Fraction
-    lags: Lags
-    spans: Spans
     min_child_weight: NonNegative
-    reg_lambda: NonNegative
 
 
-@ModelRegistry.register("xgboost", family="gbdt", description="XGBoost, depth-wise histogram trees")
 class XGBoostModel(BoosterModel):
-    """Softmax boosting; the flattened windows pass through once per scan and are held as bin numbers alone."""
+    """XGBoost, depth-wise histogram trees.
 
+    Softmax boosting; flattened windows pass through once per scan and are held only as bin numbers.
+    """
+
+    name, family = "xgboost", "gbdt"
     config_class = XGBoostConfig
     _booster: Any
 
-    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, watch: RoundWatch) -> None:
+    def _boost(self, train: Labelled, val: Labelled, bins: FloatArray, stopping: EarlyStopping) -> None:
         import xgboost
 
         options = {"max_bin": self.config.max_bins, "nthread": self.config.threads}
@@ -58,10 +41,10 @@ class XGBoostModel(BoosterModel):
             train_matrix,
             self.config.max_rounds,
             evals=[(train_matrix, "train"), (val_matrix, "val")],
-            callbacks=[_report(watch)],
+            callbacks=[_report(stopping)],
             verbose_eval=False,
         )
-        self._booster = booster[: watch.kept]
+        self._booster = booster[: stopping.kept]
 
     def _parameters(self) -> dict[str, Any]:
         config = self.config
@@ -81,10 +64,10 @@ class XGBoostModel(BoosterModel):
             "lambda": config.reg_lambda,
         }
 
-    def _answer(self, block: FloatArray) -> npt.NDArray[np.floating]:
+    def _predict_block(self, block: FloatArray) -> npt.NDArray[np.floating]:
         self._booster.set_param("nthread", self._threads(block))
-        answer: npt.NDArray[np.floating] = self._booster.inplace_predict(block)
-        return answer
+        probabilities: npt.NDArray[np.floating] = self._booster.inplace_predict(block)
+        return probabilities
 
     def _gains(self) -> npt.NDArray[np.floating]:
         gains = np.zeros(self._booster.num_features())
@@ -92,10 +75,12 @@ class XGBoostModel(BoosterModel):
             gains[int(name.removeprefix("f"))] = gain
         return gains
 
-    def _save_booster(self, folder: Path) -> None:
+    def _save(self, folder: Path) -> None:
+        super()._save(folder)
         self._booster.save_model(folder / "booster.ubj")
 
-    def _load_booster(self, folder: Path) -> None:
+    def _load(self, folder: Path) -> None:
+        super()._load(folder)
         import xgboost
 
         self._booster = xgboost.Booster({"nthread": self.config.threads}, model_file=folder / "booster.ubj")
@@ -107,30 +92,27 @@ def _stream(data: Labelled) -> Any:
 
     class Stream(xgboost.DataIter):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._parts = list(row_chunks(*data.table.shape))
-            self._next = 0
+            self.reset()
             super().__init__()
 
         def next(self, input_data: Any) -> bool:
-            if self._next == len(self._parts):
-                return False
-            part = self._parts[self._next]
-            input_data(data=data.table[part], label=data.y[part], weight=data.weight[part])
-            self._next += 1
-            return True
+            part = next(self._parts, None)
+            if part is not None:
+                input_data(data=data.table[part], label=data.y[part], weight=data.weight[part])
+            return part is not None
 
         def reset(self) -> None:
-            self._next = 0
+            self._parts = row_chunks(*data.table.shape)
 
     return Stream()
 
 
-def _report(watch: RoundWatch) -> Any:
-    """A callback that hands each round's losses to `watch`, and stops where it says so."""
+def _report(stopping: EarlyStopping) -> Any:
+    """A callback that hands each round's losses to `stopping`, and stops where it stops."""
     import xgboost
 
     class Report(xgboost.callback.TrainingCallback):  # type: ignore[misc]
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            return watch.after_round(*(float(evals_log[name]["mlogloss"][-1]) for name in ("train", "val")))
+            return stopping.after_round(*(float(evals_log[name]["mlogloss"][-1]) for name in ("train", "val")))
 
     return Report()

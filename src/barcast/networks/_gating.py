@@ -1,6 +1,6 @@
 """The small parts of a Temporal Fusion Transformer: gates, residual networks, stacks of layers, attention.
 
-Each takes over the weights of the module of neuralforecast that it stands for, as a copy, and computes what that
+Each copies the weights of the module of neuralforecast that it replaces, and computes what that
 computes. Equation numbers are those of Lim, Arik, Loeff and Pfister (2021).
 """
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-WINDOWS = 16  # at one alone, a bar that the maximum of a pool passes over would seem not to count
+WINDOWS = 16  # with only one, a bar that the maximum of a pool passes over would seem not to count
 
 
 def describe(network: nn.Module, seq_len: int, width: int) -> dict[str, float]:
     """`parameters`, `flops_per_window` and `receptive_field` of a network for windows `[L, F]`.
 
     FLOPs are those of the matrix products of one window's forward pass, a multiplication and an addition
-    each. The receptive field is how many bars back the oldest one lies that can change an answer, found by the
+    each. The receptive field is how many bars back the oldest one is that can change a logit, found by the
     gradient of the logits at some random windows; torch's generator is left as it was.
     """
     state, was_training = torch.get_rng_state(), network.training
@@ -40,6 +40,6 @@ def describe(network: nn.Module, seq_len: int, width: int) -> dict[str, float]:
 def _without_onednn() -> Iterator[None]:
     """oneDNN's LSTM is one operation that the counter does not know."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # said of GPUs, at every switch
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # about GPUs, at every switch
         with torch.backends.mkldnn.flags(enabled=False):
             yield

@@ -11,7 +11,7 @@ LEVELS = 256  # of a byte
 class Dropout(nn.Dropout):
     """`nn.Dropout` with one random byte a value on a CPU.
 
-    torch draws 64 random bits for each value there, one thread alone: of a network of cheap layers that is
+    torch draws 64 random bits for each value there, in one thread: of a network of cheap layers that is
     most of a step. Here each draw serves eight values, so that `p` is rounded to a multiple of 1/256.
     """
 

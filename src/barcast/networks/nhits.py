@@ -73,7 +73,7 @@ class NHITS(nn.Module):
 
 
 def _ask(block: NHITSBlock, series: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a block answers, `[B, L]` and `[B, L, F]` to `[B, L]` (none of the last block's) and `[B, 3]`.
+    """The output of a block, `[B, L]` and `[B, L, F]` to `[B, L]` (none of the last block's) and `[B, 3]`.
 
     The block itself would lay the pooled series and features side by side for its first layer. Nobody asks for a
     gradient of the features, which is most of that layer's: apart, it is not computed, and nothing is copied.

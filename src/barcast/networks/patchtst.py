@@ -22,7 +22,7 @@ class PatchTST(nn.Module):
     Args:
         patch_len: bars of a patch, `seq_len` at most.
         patch_stride: bars from a patch to the next.
-        norm: `batch` as in the paper, or `layer`, which looks at one window alone.
+        norm: `batch` as in the paper, or `layer`, which looks at one window.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PatchTST(nn.Module):
     def _tokens(self, x: Tensor) -> Tensor:
         """Embedded patches `[B, L, F] -> [B, P, D]`, of independent channels `[B*F, P, D]`.
 
-        The last patch alone reaches into the copies of the last bar, so that alone is prolonged, not the window.
+        Only the last patch reaches into the copies of the last bar, so only that patch is prolonged, not the window.
         """
         start = (x.shape[1] - self.patch_len) // self.patch_stride * self.patch_stride + self.patch_stride
         copies = x[:, -1:].expand(-1, start + self.patch_len - x.shape[1], -1)

@@ -32,7 +32,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(width, embed_size), nn.GELU()) if embed_size else nn.Identity()
-        between = dropout if layers > 1 else 0.0  # torch drops between layers alone
+        between = dropout if layers > 1 else 0.0  # torch drops only between layers
         self.cell = CELLS[cell](
             embed_size or width, hidden_size, layers, batch_first=True, dropout=between, bidirectional=bidirectional
         )

@@ -1,7 +1,7 @@
 """Temporal Fusion Transformer (Lim, Arik, Loeff and Pfister 2021) as a classifier, on neuralforecast's modules.
 
-neuralforecast's TFT forecasts a series h bars ahead. Here it is asked one bar ahead from the features alone: the
-series is all zeros, so what neuralforecast embeds of it are learnt constants. Answers and gradients are those of
+neuralforecast's TFT forecasts a series h bars ahead. Here it predicts one bar ahead from only the features: the
+series is all zeros, so what neuralforecast embeds of it are learnt constants. Outputs and gradients are those of
 neuralforecast's forward pass with the same weights; they are computed in another order, and many times faster.
 """
 
@@ -47,16 +47,16 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, model: Any) -> Parts:
-        """Those of a `neuralforecast.models.TFT` with h = 1, historic covariates alone, and three outputs."""
+        """Those of a `neuralforecast.models.TFT` with h = 1, only historic covariates, and three outputs."""
         return cls(model.embedding, model.temporal_encoder, model.temporal_fusion_decoder, model.output_adapter)
 
 
 class TFT(nn.Module):
     """Variable selection, LSTM, attention of the last step, logits.
 
-    Embeddings and variable selection look at one bar alone, since there is no static context: `encode_rows`
+    Embeddings and variable selection look at one bar, since there is no static context: `encode_rows`
     computes them once for a bar that many windows share. Of the decoder only the last step is computed, for
-    nothing else is asked. That step lies behind the window's last bar, and its input is a learnt constant: what
+    nothing else is asked. That step comes after the window's last bar, and its input is a learnt constant: what
     neuralforecast embeds of the bar to come, of which nothing is known.
 
     Args:
@@ -161,7 +161,7 @@ class VariableSelection(nn.Module):
         return torch.softmax(weights, dim=-1)
 
     def _blend(self, rows: Tensor, weights: Tensor, slope: Tensor, start: Tensor) -> Tensor:
-        """The weighted mean of what the networks of features and constants answer, `[R, F] -> [R, H]`."""
+        """The weighted mean of the outputs of the networks of features and constants, `[R, F] -> [R, H]`."""
         features, hidden = self.embed.weight.shape[0], self.embed.weight.shape[2]
         x = rows.T.unsqueeze(-1)  # [F, R, 1]
         state = functional.elu(torch.baddbmm(start, x, slope))  # [F, R, H]
@@ -189,7 +189,7 @@ def _halves(layers: Sequence[nn.Linear]) -> tuple[StackedLinear, StackedLinear]:
 
 
 def _of_features(layer: nn.Linear, constants: Tensor) -> nn.Linear:
-    """A layer over the embeddings of features and constants, as one over those of the features alone."""
+    """A layer over the embeddings of features and constants, as one over those of only the features."""
     split = layer.in_features - constants.numel()
     kept = nn.Linear(split, layer.out_features)
     with torch.no_grad():

@@ -65,7 +65,7 @@ class Transformer(nn.Module):
 
 
 def apply_layer(layer: nn.TransformerEncoderLayer, x: Tensor, causal: bool, last_alone: bool = False) -> Tensor:
-    """What a pre-norm layer answers, `[B, L, D] -> [B, L, D]`, or at the last bar alone, `[B, 1, D]`, for a fraction of
+    """The output of a pre-norm layer, `[B, L, D] -> [B, L, D]`, or only at the last bar, `[B, 1, D]`, for a fraction of
     the work.
 
     torch's own layer parts queries, keys and values so that each gradient fills zeros for the two others, which takes

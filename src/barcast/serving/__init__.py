@@ -1,1 +1,1 @@
-"""From a trained cell to answers: gates, the registry of champions, and raw bars in, probabilities out."""
+"""From a trained cell to predictions: gates, the registry of champions, raw bars in and probabilities out."""

@@ -8,21 +8,23 @@ from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from barcast import tracking
-from barcast.config import Section, dump_yaml, load_yaml, validate
-from barcast.data.windows import DatasetConfig, TimeSeriesDataset
+from barcast.cache.fingerprint import check_libraries
+from barcast.cache.keys import train_key
+from barcast.config import validate
+from barcast.data.dataset import DatasetConfig, TimeSeriesDataset
 from barcast.files import atomic_dir, write_json
 from barcast.paths import Paths, cell_name
-from barcast.stages._main import parse_horizon, run_stage
-from barcast.stages.train import check_libraries
-from barcast.tuning.progress import StudyProgress
-from barcast.tuning.results import StudyResult, trial_record
-from barcast.tuning.scaling import FoldScaler
+from barcast.section import Section
+from barcast.stages._main import machine_settings, parse_horizon, run_stage
+from barcast.tuning.fold_scaler import FoldScaler
+from barcast.tuning.fold_scores import FoldScoring
 from barcast.tuning.search_space import parse_space
-from barcast.tuning.settings import FoldScoring, StudyConfig
-from barcast.tuning.tuner import OnTrial, OptunaModelTuner, ignore
+from barcast.tuning.settings import StudyConfig
+from barcast.tuning.study_result import StudyProgress, trial_record
+from barcast.tuning.tuner import OptunaModelTuner
+from barcast.yaml_io import dump_yaml, load_yaml
 
-# They say how long and by whom trials are run, not what a trial is: changing them goes on with the same study.
-_EFFORT = ("n_trials", "n_jobs", "timeout", "storage")
+_EFFORT = ("n_trials", "n_jobs", "timeout", "storage")  # they change no trial: another value resumes the same study
 
 
 class TuneSpec(Section):
@@ -36,76 +38,40 @@ class TuneSpec(Section):
     scaler: FoldScaler
 
 
-def tune(model: str, horizon: int, paths: Paths, on_trial: OnTrial = ignore) -> StudyResult:
-    """Run or finish the study of one cell and write `experiments/tune/{cell}/`.
-
-    Args:
-        model: a name of the registry.
-        horizon: bars ahead.
-        paths: the repository.
-        on_trial: called with each Optuna trial that ends.
-
-    Raises:
-        ConfigError: there is no spec, a library differs from the one it names, or the space does not fit the model.
-        TuningError: no trial came to its end, or the store is out of reach.
-    """
-    cell = cell_name(model, horizon)
-    spec, config = read_spec(model, horizon, paths)
-    check_libraries(spec["libraries"], f"tune_{cell}")
-    key = study_key(spec, paths, horizon)
-    tuner = OptunaModelTuner(
-        model,
-        config.base,
-        parse_space(config.space, model, paths.spec(f"tune_{cell}")),
-        TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=horizon), splits=("train",)),
-        config.study,
-        seed=config.seed,
-        scoring=config.scoring,
-        scaler=config.scaler,
-        ledger=paths.ledgers / f"{cell}_{key[:16]}.journal",
-        on_trial=on_trial,
-    )
-    result = tuner.tune()
-    with atomic_dir(paths.tune / cell) as folder:
-        result.write(folder)
-        write_json(folder / "study.json", {**result.to_dict(), "key": key})
-    return result
-
-
-def read_spec(model: str, horizon: int, paths: Paths) -> tuple[dict[str, Any], TuneSpec]:
-    """The whole spec of a tuned cell, and its checked `config:`."""
-    file = paths.spec(f"tune_{cell_name(model, horizon)}")
-    spec = load_yaml(file)
-    return spec, validate(TuneSpec, spec.get("config", {}), file, "config")
-
-
 def study_key(spec: dict[str, Any], paths: Paths, horizon: int) -> str:
-    """A hash of all that a trial's result depends on; a change of it begins a new study."""
+    """A hash of all that the result of a trial depends on; another key begins a new study."""
     study = {key: value for key, value in spec["config"]["study"].items() if key not in _EFFORT}
     content = {"config": {**spec["config"], "study": study}, "trials": spec["trials"]}
-    return tracking.train_key(dump_yaml(content), paths, horizon)
+    return train_key(dump_yaml(content), paths, horizon)
 
 
 def main(model: str, horizon: str) -> None:
-    """Run the stage in the repository's root.
+    """Run or resume the study of one cell in the repository's root, and write `experiments/tune/{cell}/`.
 
-    Raises:
-        ConfigError: the horizon is no number, or the spec has another form.
-    """
+    Raises a ConfigError for a bad spec or another library than its, a TuningError where no trial completed."""
     paths, bars = Paths(), parse_horizon(horizon)
     cell = cell_name(model, bars)
-    spec, config = read_spec(model, bars, paths)
-    key = study_key(spec, paths, bars)
-    settings = config.study.model_dump(mode="json", exclude={"storage"})  # an address, perhaps with a password in it
-    with tracking.open_study(paths, cell, key, settings) as study, StudyProgress(f"tune {cell}", config.study) as bar:
+    spec = load_yaml(file := paths.spec(f"tune_{cell}"))
+    config = validate(TuneSpec, spec.get("config", {}), file, "config")
+    check_libraries(spec["libraries"], f"tune_{cell}")
+    study, space, key = config.study, parse_space(config.space, model, file), study_key(spec, paths, bars)
+    dataset = TimeSeriesDataset(DatasetConfig(path=str(paths.windows), horizon=bars), splits=("train",))
+    settings = study.model_dump(mode="json", exclude={"storage"})  # an address, perhaps with a password in it
+    with tracking.open_study(paths, cell, key, settings) as run, StudyProgress(f"tune {cell}", study) as progress:
 
         def on_trial(trial: FrozenTrial) -> None:
-            bar.on_trial(trial)
-            study.log(trial_record(trial))
+            progress.on_trial(trial)
+            run.log(trial_record(trial))
 
-        result = tune(model, bars, paths, on_trial)
-        study.finish([trial_record(trial) for trial in result.trials])
-    print(f"{cell}: {result.headline()}; `barcast adopt tune@{model}-{bars}` takes it over", flush=True)
+        base = {**config.base, **machine_settings(paths, cell)}
+        options: dict[str, Any] = {name: getattr(config, name) for name in ("seed", "scoring", "scaler")}
+        options["ledger"] = paths.ledgers / f"{cell}_{key[:16]}.journal"
+        result = OptunaModelTuner(model, base, space, dataset, study, on_trial=on_trial, **options).tune()
+        with atomic_dir(paths.tune / cell) as folder:
+            result.write(folder)
+            write_json(folder / "study.json", {**result.to_dict(), "key": key})
+        run.finish([trial_record(trial) for trial in result.trials])
+    print(f"{cell}: {result.headline()}; adopt it with `barcast adopt tune@{model}-{bars}`", flush=True)
 
 
 if __name__ == "__main__":

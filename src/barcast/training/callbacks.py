@@ -19,7 +19,7 @@ Log = Callable[[Mapping[str, float], int], None]
 _STAMP = "params.yaml"  # dvclive's name
 
 
-def fan_out(*logs: Log) -> Log:
+def combine_logs(*logs: Log) -> Log:
     """One `log` that hands every call to all of `logs`, in order."""
 
     def log(metrics: Mapping[str, float], step: int) -> None:
@@ -33,13 +33,13 @@ class LiveLog:
     """dvclive's files for one cell: `plots/metrics/{name}.tsv`, `metrics.json`, `params.yaml`.
 
     They hold no time and no random name, so the same training writes the same bytes. The folder appears
-    whole when the body has ended well, and a failed body leaves the one before. The body must save the model
-    too, inside `replacing_model`: `params.yaml` holds the cell's key, and says that the checkpoint beside it was
+    whole when the body has ended well; a failed body leaves the previous one. The body must save the model
+    too, inside `replacing_model`: the cell's key in `params.yaml` means that the checkpoint beside it was
     made from those inputs.
 
     Args:
         folder: the cell's live folder.
-        cell_key: what `barcast.tracking.cell_key` answers for the cell.
+        cell_key: what `barcast.cache.keys.cell_key` returns for the cell.
     """
 
     def __init__(self, folder: Path, cell_key: str) -> None:
@@ -63,10 +63,10 @@ class LiveLog:
 
     @contextmanager
     def replacing_model(self) -> Iterator[None]:
-        """Put away the key of the model before, for the body to save another in its place.
+        """Remove the key of the previous model while the body saves another in its place.
 
-        It comes back where saving fails. A process that is killed or interrupted here leaves a model without a key,
-        since nothing tells which model lies there: never one with the key of other inputs.
+        It comes back if saving fails. A process that is killed or interrupted here leaves a model without a key,
+        since it is unknown which model is there: never one with the key of other inputs.
         """
         stamp, aside = self._folder / _STAMP, self._folder / f"{_STAMP}.old"
         if not stamp.is_file():

@@ -18,9 +18,9 @@ _LINE_SECONDS = 5.0
 
 
 def with_speed(log: Log, replayed: int = 0) -> Log:
-    """Add `windows_per_second` where a step says how many `windows` it took: for eyes and trackers, since what a
-    clock says has no place in an output that must be the same bytes every time. Validation is part of the time.
-    The first `replayed` steps get none: a training that goes on reports them anew, and they took their time before."""
+    """Add `windows_per_second` where a step has `windows`: for eyes and trackers, since a clock's time has no place in
+    an output that must be the same bytes every time. Validation is part of the time. The first `replayed` steps get
+    none: a resumed training reports them again, and they took their time before."""
     before = time.monotonic()
 
     def timed(metrics: Mapping[str, float], step: int) -> None:
@@ -45,8 +45,8 @@ class Progress:
         total_steps: how many rounds at most; None where the model can't tell.
         unit: what a step is called.
         stream: where to write; standard output by default.
-        replayed: how many steps a training that goes on reports anew. They say nothing of the pace, and of them the
-            last alone gets a line.
+        replayed: how many steps a resumed training reports again. They are no measure of pace; only the last of
+            them gets a line.
     """
 
     def __init__(

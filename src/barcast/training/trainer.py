@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from barcast.data.windows import DatasetConfig, Split, TimeSeriesDataset
+from barcast.data.dataset import DatasetConfig, Split, TimeSeriesDataset
 from barcast.errors import ModelError
-from barcast.models.base import BaseModel, Log, ModelConfig, log_loss, no_log
-from barcast.models.registry import ModelRegistry
+from barcast.models.base import BaseModel, Log, ModelConfig, ResumePoints, no_log
+from barcast.probabilities import log_loss
 
 
 class Trainer:
     """Fits one model at one horizon.
 
     Args:
-        model_name: a name of `ModelRegistry`.
-        config: the model's hyperparameters, as its own config class or as plain values.
-        dataset_config: where the windows lie, and the horizon.
+        model_name: a model's name, as `ModelRegistry` lists them.
+        config: its hyperparameters, as its own config class or as plain values.
+        dataset_config: where the windows are, and the horizon.
         log: called with the metrics of every round or epoch.
-        unfinished_folder: where a model that learns in epochs keeps itself; who names it removes it in the end.
+        resume: see `BaseModel`.
 
     Raises:
         ModelError: an unknown model, or a step taken before the one it needs.
@@ -35,13 +34,10 @@ class Trainer:
         config: ModelConfig | Mapping[str, Any],
         dataset_config: DatasetConfig,
         log: Log = no_log,
-        unfinished_folder: Path | None = None,
+        resume: ResumePoints | None = None,
     ) -> None:
-        self.model_name = model_name
-        self.config = config
+        self.model_name, self.config, self.log, self.resume = model_name, config, log, resume
         self.dataset = TimeSeriesDataset(dataset_config)
-        self.log = log
-        self.unfinished_folder = unfinished_folder
         self.model: BaseModel | None = None
 
     def prepare_data(self) -> tuple[Split, Split]:
@@ -50,14 +46,13 @@ class Trainer:
 
     def build_model(self) -> BaseModel:
         """Create the unfitted model for the dataset's features."""
-        horizon = self.dataset.config.horizon
-        features = self.dataset.feature_columns("train")
-        self.model = ModelRegistry.create(self.model_name, self.config, horizon, features)
-        self.model.unfinished_folder = self.unfinished_folder
+        horizon, features = self.dataset.config.horizon, self.dataset.feature_columns("train")
+        self.model = BaseModel.named(self.model_name)(self.config, horizon, features)
+        self.model.resume = self.resume
         return self.model
 
     def train(self) -> BaseModel:
-        """Fit on train, watched on validation."""
+        """Fit on train, monitored on validation."""
         model = self.model or self.build_model()
         train, val = self.prepare_data()
         model.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight, log=self.log)
@@ -78,14 +73,10 @@ class Trainer:
         hits = probabilities.argmax(axis=1) - 1 == data.y
         return {"log_loss": log_loss(probabilities, data.y), "accuracy": float(np.mean(hits))}
 
-    def run_full_pipeline(
-        self, checkpoint: Path | None = None, saving: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> dict[str, float]:
-        """Build, train, save to `checkpoint` where given (inside the context that `saving` makes), and score on
-        validation."""
+    def run_full_pipeline(self, checkpoint: Path | None = None) -> dict[str, float]:
+        """Build, train, save to `checkpoint` where given, and score on validation."""
         model = self.build_model()
         self.train()
         if checkpoint is not None:
-            with saving():
-                model.save(checkpoint)
+            model.save(checkpoint)
         return self.evaluate("val")

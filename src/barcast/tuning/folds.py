@@ -1,13 +1,12 @@
 """Purged walk-forward folds inside the train split.
 
-The bars of train, from the end of its first window to that of its last, are cut in two at `first_train`; what
-comes after is cut into `count` equal parts, the validation parts of the folds. A fold trains on what lies before
-its part: on all of it (`expanding`), or on as much of it as the first fold has (`rolling`). The cuts are the same
-times for every symbol.
+The bars of train, from the end of its first window to that of its last, are cut in two at `first_train`. The rest
+is cut into `count` equal parts, the validation parts of the folds. A fold trains on what precedes its part: on all
+of it (`expanding`), or on as much as the first fold has (`rolling`). The cuts are the same times for every symbol.
 
 Purge and embargo are López de Prado's (Advances in Financial Machine Learning, 2018, 7.4), in bars of each
-symbol. The purge goes by what each label really looked at: a window is dropped from training when its outcome
-was not known before the first bar of validation. The embargo drops the first bars of validation on top.
+symbol. The purge uses each label's actual end: a window is dropped from training when its outcome was not known
+before the first bar of validation. The embargo also drops the first bars of validation.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from barcast.config import Section
-from barcast.data.tables import nanoseconds, symbol_slices
-from barcast.data.windows import FloatArray, IntArray, Split, Windows, class_neutral
+from barcast.data.dataset import Split, normalize_weights_per_class
+from barcast.data.frames import nanoseconds, symbol_slices
+from barcast.data.windows import FloatArray, IntArray, Windows
 from barcast.errors import DataError
+from barcast.section import Section
 
 
 class FoldConfig(Section):
@@ -41,7 +41,7 @@ class FoldConfig(Section):
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions among the windows of train: what a fold learns from, and what it is judged on."""
+    """Positions among the windows of train: those a fold trains on, and those it is scored on."""
 
     number: int  # from 1
     train: IntArray  # [n], ascending
@@ -49,19 +49,22 @@ class Fold:
 
 
 def cut_folds(
-    ends: IntArray, reach: npt.NDArray[np.integer], times: IntArray, symbols: Sequence[slice], config: FoldConfig
+    ends: IntArray,
+    label_end_offset: npt.NDArray[np.integer],
+    times: IntArray,
+    symbols: Sequence[slice],
+    config: FoldConfig,
 ) -> list[Fold]:
     """Cut the windows of train into folds.
 
     Args:
         ends: `[N]` the row of each window's last bar, ascending.
-        reach: `[N]` bars after it until the window's outcome is known.
+        label_end_offset: `[N]` bars after it until the window's outcome is known.
         times: `[R]` nanoseconds of the base rows, ascending within a symbol.
         symbols: the rows of each symbol, in order; together all R.
-        config: see `FoldConfig`.
 
     Raises:
-        DataError: a fold keeps no window to learn from or to be judged on.
+        DataError: a fold has no training or no validation window left.
     """
     ended = times[ends]
     moments = np.unique(times[(times >= ended.min()) & (times <= ended.max())])  # of all bars, so no stride moves a cut
@@ -74,9 +77,13 @@ def cut_folds(
             raise DataError(f"tune.folds: {len(moments)} bars of train are too few for {config.count} folds")
         limit = _first_rows(ends, times, symbols, int(moments[start]))  # [N], of validation, in the window's symbol
         oldest = moments[start - first] if config.scheme == "rolling" else moments[0]
-        train = (ends + reach < limit) & (ended >= oldest)
+        train = (ends + label_end_offset < limit) & (ended >= oldest)
         val = (ends >= limit + config.embargo_bars) & (ended <= moments[stop - 1])
-        _check(number, train, val)
+        if not train.any():
+            raise DataError(f"fold {number}: no training window is left; raise tune.folds.first_train")
+        if not val.any():
+            lower = "lower tune.folds.count or tune.folds.embargo_bars"
+            raise DataError(f"fold {number}: no validation window is left; {lower}")
         folds.append(Fold(number, np.flatnonzero(train), np.flatnonzero(val)))
     return folds
 
@@ -85,22 +92,13 @@ def _first_rows(ends: IntArray, times: IntArray, symbols: Sequence[slice], time:
     """For each window, the first row of its symbol at `time` or later (its last row + 1 where there is none)."""
     firsts = np.array([rows.start + np.searchsorted(times[rows], time) for rows in symbols], np.int64)
     owner = np.searchsorted([rows.stop for rows in symbols], ends, side="right")
-    found: IntArray = firsts[owner]
-    return found
-
-
-def _check(number: int, train: npt.NDArray[np.bool_], val: npt.NDArray[np.bool_]) -> None:
-    if not train.any():
-        raise DataError(f"fold {number}: no window is left to learn from; raise tune.folds.first_train")
-    if not val.any():
-        raise DataError(
-            f"fold {number}: no window is left to be judged on; lower tune.folds.count or tune.folds.embargo_bars"
-        )
+    first_rows: IntArray = firsts[owner]
+    return first_rows
 
 
 @dataclass(frozen=True)
 class FoldSplit(Split):
-    """One side of a fold: windows over the fold's own scaled rows, which stand where those of train stand."""
+    """One side of a fold: windows over the fold's own scaled rows, which have the positions of train's rows."""
 
     index: pd.DataFrame  # of all base rows, read once for all folds
 
@@ -109,23 +107,14 @@ class FoldSplit(Split):
         return self.index.iloc[self.X.ends].reset_index(drop=True).assign(row=self.X.ends)
 
 
-@dataclass(frozen=True)
-class FoldData:
-    """A fold, ready to fit and to score."""
-
-    number: int
-    train: FoldSplit
-    val: FoldSplit
-
-
 def read_index(split: Split) -> tuple[pd.DataFrame, IntArray, list[slice]]:
     """The keys and closes of a split's base rows `[R]`, their times, and the rows of each symbol."""
     index = pd.read_parquet(split.index_file)
     return index, nanoseconds(index["datetime"]), list(symbol_slices(index["symbol"]).values())
 
 
-def open_fold(split: Split, index: pd.DataFrame, fold: Fold, rows: Path) -> FoldData:
-    """A fold over the scaled rows in the file `rows`, memory-mapped: whoever opens it shares the same pages."""
+def open_fold(split: Split, index: pd.DataFrame, fold: Fold, rows: Path) -> tuple[FoldSplit, FoldSplit]:
+    """Training and validation part over the scaled rows in the file `rows`, which processes share: it is mapped."""
     mapped: FloatArray = np.load(rows, mmap_mode="r")
 
     def side(name: str, chosen: IntArray) -> FoldSplit:
@@ -134,10 +123,10 @@ def open_fold(split: Split, index: pd.DataFrame, fold: Fold, rows: Path) -> Fold
             name=f"fold {fold.number} {name}",
             X=Windows(mapped, split.X.ends[chosen], split.X.seq_len),
             y=y,
-            weight=class_neutral(split.weight[chosen].astype(np.float64), y),
-            reach=split.reach[chosen],
+            weight=normalize_weights_per_class(split.weight[chosen].astype(np.float64), y),
+            label_end_offset=split.label_end_offset[chosen],
             index_file=split.index_file,
             index=index,
         )
 
-    return FoldData(fold.number, side("train", fold.train), side("val", fold.val))
+    return side("train", fold.train), side("val", fold.val)

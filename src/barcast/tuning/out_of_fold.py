@@ -1,6 +1,6 @@
-"""What a model says of windows that it was not fitted on: its predictions on the validation parts of the folds.
+"""Out-of-fold predictions: those of a model on the validation parts of the folds.
 
-Each part stops its fold's training early before it is predicted, as validation does in the pipeline.
+Each part stops its fold's training early and is then predicted, as validation is in the pipeline.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from barcast.data.windows import TimeSeriesDataset
-from barcast.models.base import Log, no_log
-from barcast.models.registry import ModelRegistry
+from barcast.data.dataset import TimeSeriesDataset
+from barcast.models.base import BaseModel, Log, no_log
+from barcast.tuning.fold_scaler import FoldScaler, write_fold
 from barcast.tuning.folds import FoldConfig, cut_folds, open_fold, read_index
-from barcast.tuning.scaling import FoldScaler, write_fold
 
 
 def out_of_fold(
@@ -27,31 +26,28 @@ def out_of_fold(
     scaler: FoldScaler,
     log: Log = no_log,
 ) -> pd.DataFrame:
-    """Fit a model anew on each purged fold inside train, and predict what comes after.
+    """Fit a model, by its name and plain config, on each purged fold inside train, and predict its validation part.
 
     Args:
-        model_name: a name of `ModelRegistry`.
-        config: the cell's config as plain values.
-        dataset: windows; nothing but the train split is opened.
-        folds: see `FoldConfig`.
+        dataset: windows; only the train split is opened.
         scaler: how the windows were scaled, for the refit on each fold.
         log: called with `fold` after each fold.
 
     Returns:
-        One row a window of the validation parts: `fold, datetime, symbol, p_down, p_flat, p_up, label`.
+        One row per window of the validation parts: `fold, datetime, symbol, p_down, p_flat, p_up, label`.
     """
     dataset = dataset.only("train")
     split = dataset.split("train")
     index, times, symbols = read_index(split)
     parts = []
     with tempfile.TemporaryDirectory() as folder:
-        for fold in cut_folds(split.X.ends, split.reach, times, symbols, folds):
-            data = open_fold(split, index, fold, write_fold(Path(folder), dataset, fold, scaler))
-            model = ModelRegistry.create(model_name, config, dataset.config.horizon, dataset.feature_columns("train"))
-            model.fit(data.train.X, data.train.y, data.val.X, data.val.y, sample_weight=data.train.weight)
-            output = model.predict(data.val.X, data.val.meta).to_dataframe()
-            said = output[["datetime", "symbol", "p_down", "p_flat", "p_up"]]
-            parts.append(said.assign(fold=fold.number, label=data.val.y))
+        for fold in cut_folds(split.X.ends, split.label_end_offset, times, symbols, folds):
+            train, val = open_fold(split, index, fold, write_fold(Path(folder), dataset, fold, scaler))
+            model = BaseModel.named(model_name)(config, dataset.config.horizon, dataset.feature_columns("train"))
+            model.fit(train.X, train.y, val.X, val.y, sample_weight=train.weight)
+            predicted = model.predict(val.X, val.meta).to_dataframe()
+            columns = predicted[["datetime", "symbol", "p_down", "p_flat", "p_up"]]
+            parts.append(columns.assign(fold=fold.number, label=val.y))
             log({"fold": fold.number}, fold.number - 1)
     whole = pd.concat(parts, ignore_index=True)
     return whole[["fold", *whole.columns.drop("fold")]]

@@ -1,40 +1,26 @@
-"""`tune:` of params.yaml: what is tuned, by which metric, in which folds, and how long."""
+"""`tune:` of params.yaml: which cells are tuned, by which metric, on which folds, and for how long."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from barcast.config import Section, nearest
+from barcast.config import listed_once, nearest
+from barcast.evaluation.metrics import METRICS
+from barcast.section import Section
 from barcast.tuning.folds import FoldConfig
 
 Direction = Literal["minimize", "maximize"]
 
-_LOWER = ("log_loss", "brier", "ece")
-_BY_CLASS = tuple(f"{metric}_{name}" for metric in ("precision", "recall", "f1") for name in ("down", "flat", "up"))
-_HIGHER = (
-    *("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auc_ovr", *_BY_CLASS),
-    *("sharpe", "sortino", "max_drawdown", "hit_rate", "profit_factor", "total_return"),
-)
-UNDIRECTED = ("turnover", "trades", "exposure")  # neither more nor less of them is better by itself
-
-DIRECTIONS: dict[str, Direction] = {
-    **dict.fromkeys(_LOWER, "minimize"),
-    **dict.fromkeys(_HIGHER, "maximize"),
-}
-
-
-def _once(values: list[Any]) -> list[Any]:
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise ValueError(f"each entry once; {twice!r} stands twice")
-    return values
+UNDIRECTED = [metric.name for metric in METRICS.values() if not metric.direction]
+_DIRECTED = [metric for metric in METRICS.values() if metric.direction]
+DIRECTIONS: dict[str, Direction] = {m.name: "minimize" if m.direction == "lower" else "maximize" for m in _DIRECTED}
 
 
 def _metric(name: str) -> str:
     if name in UNDIRECTED:
-        raise ValueError(f"a metric of which more or less is better; of {name} neither is")
+        raise ValueError(f"a metric that can be optimised; {name} has no direction")
     if name not in DIRECTIONS:
         close = nearest(name, DIRECTIONS)
         hint = f"did you mean '{close}'?" if close else f"known: {', '.join(sorted(DIRECTIONS))}"
@@ -43,7 +29,7 @@ def _metric(name: str) -> str:
 
 
 class StudyConfig(Section):
-    """How one study is run; everything of `tune:` but which cells."""
+    """How one study is run: `tune:` without the cells."""
 
     n_trials: Annotated[int, Field(ge=1)]
     n_jobs: Annotated[int, Field(ge=1)]
@@ -62,16 +48,9 @@ class StudyConfig(Section):
 class TuneConfig(StudyConfig):
     """`tune:` of params.yaml: the cells `models` × `horizons`, and how each is tuned."""
 
-    models: Annotated[list[str], AfterValidator(_once)]
-    horizons: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(_once)]
+    models: Annotated[list[str], AfterValidator(listed_once)]
+    horizons: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(listed_once)]
 
     def study(self) -> StudyConfig:
         """The settings without the cells."""
         return StudyConfig.model_validate(self.model_dump(include=set(StudyConfig.model_fields)))
-
-
-class FoldScoring(Section):
-    """The keys of `evaluate:` that a fold's scores depend on."""
-
-    cost_bps: Annotated[float, Field(ge=0)]
-    calibration_bins: Annotated[int, Field(ge=1)]

@@ -1,0 +1,1 @@
+"""Many models: resampling, intervals, tests of significance, the leaderboard."""

@@ -1,0 +1,1 @@
+"""The leaderboard for eyes: tables, and the report page with its figures."""
