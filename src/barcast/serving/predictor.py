@@ -18,6 +18,7 @@ from barcast.errors import DataError, ModelError
 from barcast.evaluation.postprocess import Postprocess
 from barcast.models.registry import ModelRegistry
 from barcast.serving.bundle import POSTPROCESS_FILE, ServingConfig, read_config
+from barcast.training.memory import keep_freed_memory
 
 PREDICTION_COLUMNS = ("datetime", "symbol", "prediction", "p_down", "p_flat", "p_up", "uncertainty")
 
@@ -33,6 +34,7 @@ class Predictor:
     """
 
     def __init__(self, folder: Path) -> None:
+        keep_freed_memory()  # a network frees all that it made for a request
         self.config: ServingConfig = read_config(folder)
         self.model = ModelRegistry.get_metadata(self.config.model).model_class.load(folder)
         self._scaler = self.config.fitted_scaler()

@@ -1,4 +1,4 @@
-"""Memory between two steps of a training."""
+"""Memory between two steps of a training, or two requests."""
 
 from __future__ import annotations
 
